@@ -1,0 +1,507 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+
+/*
+ * What a snapshot costs, against kernel fork().
+ *
+ * Both give the same thing: the contents of memory at one instant, kept while the
+ * writer goes on.  Both put the copying off until a page is written.  So three
+ * prices matter: the call, each first write to a page after it, and giving the
+ * snapshot back.
+ *
+ *	vmfault			kernel
+ *	vmf_snapshot_create()	fork(); the child waits in read()
+ *	write			write, while the child lives
+ *	view of the snapshot	the child looks at its memory
+ *	vmf_snapshot_release()	the child exits, waitpid()
+ *	vmf_snapshot_rollback()	-
+ *
+ * The kernel's side is anonymous private memory without huge pages, in a process
+ * that has nothing else.  Every page is written before every snapshot, so that all
+ * of them are resident and writable when it is taken, on both sides.
+ *
+ * The contents prove themselves: a word of each page says when it was last
+ * written, the others follow from the page's number.  After each experiment the live
+ * memory and the snapshot are compared with what they must be: two words of every
+ * page, and all of them in the warm-up round.
+ */
+
+#define _FILE_OFFSET_BITS 64
+
+#include <sys/wait.h>
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "bench.h"
+#include "vmfault.h"
+
+#define WORDS	(BENCH_PAGE / sizeof(uint64_t))
+#define WINDOW	((size_t)64 << 20)	/* a snapshot is verified through views of this size */
+
+/*
+ * What the memory holds: the first word of a page is base + generation, and one
+ * more in the first `written` pages of the order.
+ */
+struct contents {
+	uint64_t generation;
+	enum bench_order order;
+	uint64_t written;
+};
+
+static unsigned char *memory;
+static uint64_t pages;
+static struct contents now;		/* of the live memory; a forked child has it of its own */
+
+struct side {
+	void (*start)(size_t);
+	void (*snapshot)(unsigned slot);
+	void (*verify)(unsigned slot, bool full);
+	void (*release)(unsigned slot);
+	void (*rollback)(unsigned slot);	/* null: does not exist */
+	void (*overhead)(const char *what);
+};
+
+static const char *const order_name[] = { "sequential", "random" };
+
+/*
+ * Contents
+ */
+
+static uint64_t
+base(uint64_t page)
+{
+	page = (page + 1) * UINT64_C(0xbf58476d1ce4e5b9);
+	return (page ^ page >> 31);
+}
+
+static uint64_t
+word(uint64_t page, size_t i)
+{
+	return (base(page) * (2 * i + 1));
+}
+
+static volatile uint64_t *
+page_at(void *mem, uint64_t page)
+{
+	return ((volatile uint64_t *)(void *)((unsigned char *)mem + page * BENCH_PAGE));
+}
+
+static void
+fill(void)
+{
+	for (uint64_t p = 0; p < pages; p++) {
+		volatile uint64_t *w = page_at(memory, p);
+
+		w[0] = base(p);
+		for (size_t i = 1; i < WORDS; i++)
+			w[i] = word(p, i);
+	}
+	now = (struct contents){ 0 };
+}
+
+/* Write every page: all are resident and writable now. */
+static void
+touch(void)
+{
+	now = (struct contents){ .generation = now.generation + 2 };
+	for (uint64_t p = 0; p < pages; p++)
+		*page_at(memory, p) = base(p) + now.generation;
+}
+
+/* Write the first n pages of the order.  => microseconds it took. */
+static double
+write_pages(enum bench_order order, uint64_t n)
+{
+	double start = bench_now();
+
+	for (uint64_t i = 0; i < n; i++) {
+		uint64_t p = bench_page(order, i, pages);
+
+		*page_at(memory, p) = base(p) + now.generation + 1;
+	}
+	now.order = order;
+	now.written = n;
+	return (bench_now() - start);
+}
+
+/* Compare n pages from the first with what c says.  mem is where the first one lies. */
+static bool
+right(void *mem, uint64_t first, uint64_t n, const struct contents *c, bool full)
+{
+	for (uint64_t p = first; p < first + n; p++) {
+		volatile uint64_t *w = page_at(mem, p - first);
+		uint64_t want = base(p) + c->generation;
+
+		if (c->written != 0 && bench_rank(c->order, p, pages) < c->written)
+			want++;
+		if (w[0] != want || w[WORDS - 1] != word(p, WORDS - 1))
+			return (false);
+		for (size_t i = 1; full && i < WORDS - 1; i++)
+			if (w[i] != word(p, i))
+				return (false);
+	}
+	return (true);
+}
+
+/*
+ * vmfault
+ */
+
+static vmf_snapshot_t snapshots[2];
+static struct contents snapshot_contents[2];
+
+static void
+must(int error, const char *what)
+{
+	if (error < 0)
+		bench_die("%s: %s", what, strerror(-error));
+}
+
+static void
+vmfault_start(size_t size)
+{
+	struct vmf_config config = VMF_CONFIG_INIT;
+	void *addr;
+	int error;
+
+	config.address_space = size + WINDOW + ((uint64_t)16 << 20);
+	config.memory = (uint64_t)size * 9 / 4 + ((uint64_t)64 << 20);
+	error = vmf_init(&config);
+	if (error == -ENOMEM)
+		bench_skip("vmf_init: %s", strerror(-error));
+	must(error, "vmf_init");
+	error = vmf_allocate(VMF_TASK_DEFAULT, &addr, size, 0);
+	if (error == -ENOMEM)
+		bench_skip("vmf_allocate: %s", strerror(-error));
+	must(error, "vmf_allocate");
+	memory = addr;
+}
+
+static void
+vmfault_snapshot(unsigned slot)
+{
+	struct vmf_range range = { memory, pages * BENCH_PAGE };
+
+	must(vmf_snapshot_create(&range, 1, &snapshots[slot]), "vmf_snapshot_create");
+	snapshot_contents[slot] = now;
+}
+
+static void
+vmfault_verify(unsigned slot, bool full)
+{
+	size_t size = pages * BENCH_PAGE;
+
+	for (size_t off = 0; off < size; off += WINDOW) {
+		size_t len = size - off < WINDOW ? size - off : WINDOW;
+		void *view;
+
+		must(vmf_snapshot_map(snapshots[slot], 0, off, len, VMF_TASK_DEFAULT, &view, 0,
+		    VMF_PROT_READ), "vmf_snapshot_map");
+		if (!right(view, off / BENCH_PAGE, len / BENCH_PAGE, &snapshot_contents[slot],
+		    full))
+			bench_die("vmfault: the snapshot has a wrong byte");
+		must(vmf_unmap(view, len), "vmf_unmap");
+	}
+}
+
+static void
+vmfault_release(unsigned slot)
+{
+	must(vmf_snapshot_release(snapshots[slot]), "vmf_snapshot_release");
+}
+
+static void
+vmfault_rollback(unsigned slot)
+{
+	must(vmf_snapshot_rollback(snapshots[slot]), "vmf_snapshot_rollback");
+	now = snapshot_contents[slot];
+}
+
+static void
+vmfault_overhead(const char *what)
+{
+	struct vmf_stats stats = { .size = sizeof(stats) };
+
+	must(vmf_statistics(&stats), "vmf_statistics");
+	bench_bytes(what, stats.metadata, (stats.v_page_count - stats.v_free_count) * BENCH_PAGE);
+}
+
+static const struct side vmfault_side = {
+	.start = vmfault_start,
+	.snapshot = vmfault_snapshot,
+	.verify = vmfault_verify,
+	.release = vmfault_release,
+	.rollback = vmfault_rollback,
+	.overhead = vmfault_overhead,
+};
+
+/*
+ * The kernel
+ */
+
+static struct {
+	pid_t pid;
+	int ask, answer;
+} children[2];
+
+static void
+kernel_start(size_t size)
+{
+	memory = bench_private(size);
+}
+
+/* The child: look at the memory when asked, until the parent closes the pipe. */
+static void __attribute__((__noreturn__))
+child(int ask, int answer)
+{
+	char c = 'r';
+
+	do {
+		if (c != 'r')
+			c = right(memory, 0, pages, &now, c == 'f') ? 'r' : 'w';
+		if (write(answer, &c, 1) != 1)
+			break;
+	} while (read(ask, &c, 1) == 1);
+	_exit(0);
+}
+
+static char
+hear(unsigned slot)
+{
+	char c;
+
+	if (read(children[slot].answer, &c, 1) != 1)
+		bench_die("kernel: the forked child died");
+	return (c);
+}
+
+static void
+kernel_pipes(int ask[2], int answer[2])
+{
+	if (pipe(ask) != 0 || pipe(answer) != 0)
+		bench_die("pipe: %s", strerror(errno));
+}
+
+static int next_ask[2] = { -1, -1 }, next_answer[2];
+
+static void
+kernel_snapshot(unsigned slot)
+{
+	pid_t pid;
+
+	if ((pid = fork()) < 0)
+		bench_skip("fork: %s", strerror(errno));
+	if (pid == 0) {
+		close(next_ask[1]);
+		for (unsigned i = 0; i < slot; i++)
+			close(children[i].ask);
+		child(next_ask[0], next_answer[1]);
+	}
+	children[slot].pid = pid;
+	children[slot].ask = next_ask[1];
+	children[slot].answer = next_answer[0];
+}
+
+static void
+kernel_verify(unsigned slot, bool full)
+{
+	char c = full ? 'f' : 'q';
+
+	if (write(children[slot].ask, &c, 1) != 1 || hear(slot) != 'r')
+		bench_die("kernel: the forked child has a wrong byte");
+}
+
+static void
+kernel_release(unsigned slot)
+{
+	close(children[slot].ask);
+	while (waitpid(children[slot].pid, NULL, 0) < 0 && errno == EINTR)
+		;
+	close(children[slot].answer);
+}
+
+/* What the kernel spends for the same memory: page tables. */
+static void
+kernel_overhead(const char *what)
+{
+	unsigned long long kb;
+	char line[256];
+	FILE *f;
+
+	if ((f = fopen("/proc/self/status", "re")) == NULL)
+		return;
+	while (fgets(line, sizeof(line), f) != NULL)
+		if (sscanf(line, "VmPTE: %llu kB", &kb) == 1)
+			bench_bytes(what, kb * 1024, pages * BENCH_PAGE);
+	fclose(f);
+}
+
+static const struct side kernel_side = {
+	.start = kernel_start,
+	.snapshot = kernel_snapshot,
+	.verify = kernel_verify,
+	.release = kernel_release,
+	.overhead = kernel_overhead,
+};
+
+/*
+ * Experiments, the same for both
+ */
+
+/* Take a snapshot.  => microseconds that the call took; the child is at rest. */
+static double
+snapshot(const struct side *side, unsigned slot)
+{
+	double start, took;
+
+	if (side == &kernel_side)
+		kernel_pipes(next_ask, next_answer);
+	start = bench_now();
+	side->snapshot(slot);
+	took = bench_now() - start;
+	if (side == &kernel_side) {
+		close(next_ask[0]);
+		close(next_answer[1]);
+		hear(slot);
+	}
+	return (took);
+}
+
+static void
+verify(const struct side *side, unsigned slot, bool full)
+{
+	if (!right(memory, 0, pages, &now, full))
+		bench_die("%s: the live memory has a wrong byte",
+		    side == &kernel_side ? "kernel" : "vmfault");
+	side->verify(slot, full);
+}
+
+static void
+release(const struct side *side, unsigned slot, const char *what)
+{
+	double start = bench_now();
+
+	side->release(slot);
+	if (what != NULL)
+		bench_time(what, 0, bench_now() - start);
+}
+
+static uint64_t
+percent(unsigned n)
+{
+	uint64_t k = pages * n / 100;
+
+	return (k != 0 ? k : 1);
+}
+
+static void
+write_after(const struct side *side, enum bench_order order, unsigned share, bool full)
+{
+	char what[64];
+	uint64_t n = percent(share);
+	double call, writes;
+
+	touch();
+	call = snapshot(side, 0);
+	writes = write_pages(order, n);
+	bench_time("snapshot first", 0, call);
+	snprintf(what, sizeof(what), "write %u %% %s", share, order_name[order]);
+	bench_time(what, n, writes / (double)n);
+	snprintf(what, sizeof(what), "snapshot + write %u %% %s", share, order_name[order]);
+	bench_time(what, 0, call + writes);
+	verify(side, 0, full);
+	snprintf(what, sizeof(what), "release after %u %% %s", share, order_name[order]);
+	release(side, 0, what);
+}
+
+/* A second snapshot beside the first, when 1 % has been written. */
+static void
+again(const struct side *side, enum bench_order order, bool full)
+{
+	char what[64];
+	double call;
+
+	touch();
+	bench_time("snapshot first", 0, snapshot(side, 0));
+	write_pages(order, percent(1));
+	call = snapshot(side, 1);
+	snprintf(what, sizeof(what), "snapshot again after 1 %% %s", order_name[order]);
+	bench_time(what, 0, call);
+	verify(side, 0, full);
+	side->verify(1, full);
+	if (order == RANDOM)
+		side->overhead("metadata, two snapshots");
+	release(side, 1, NULL);
+	release(side, 0, NULL);
+}
+
+static void
+rollback_after(const struct side *side, enum bench_order order, unsigned share, bool full)
+{
+	char what[64];
+	double start;
+
+	touch();
+	snapshot(side, 0);
+	write_pages(order, percent(share));
+	start = bench_now();
+	side->rollback(0);
+	snprintf(what, sizeof(what), "rollback after %u %% %s", share, order_name[order]);
+	bench_time(what, 0, bench_now() - start);
+	verify(side, 0, full);
+	release(side, 0, NULL);
+}
+
+static void
+experiments(const struct side *side, uint64_t size, bool full)
+{
+	static const unsigned shares[] = { 1, 10, 100 };
+
+	pages = size / BENCH_PAGE;
+	side->start((size_t)size);
+	fill();
+	side->overhead("metadata");
+	again(side, SEQUENTIAL, full);
+	again(side, RANDOM, full);
+	for (size_t i = 0; i < sizeof(shares) / sizeof(shares[0]); i++) {
+		write_after(side, SEQUENTIAL, shares[i], full);
+		write_after(side, RANDOM, shares[i], full);
+	}
+	if (side->rollback != NULL) {
+		rollback_after(side, SEQUENTIAL, 1, full);
+		rollback_after(side, RANDOM, 1, full);
+		rollback_after(side, RANDOM, 10, full);
+	}
+}
+
+static void
+measure_vmfault(uint64_t size, bool full)
+{
+	experiments(&vmfault_side, size, full);
+	must(vmf_fini(), "vmf_fini");
+}
+
+static void
+measure_kernel(uint64_t size, bool full)
+{
+	experiments(&kernel_side, size, full);
+}
+
+int
+main(int argc, char **argv)
+{
+	static bench_fn *const sides[SIDES] = { measure_vmfault, measure_kernel };
+	struct bench_options options = {
+		.size = { UINT64_C(64) << 20, UINT64_C(256) << 20, UINT64_C(1) << 30,
+		    UINT64_C(4) << 30 },
+		.sizes = 4, .rounds = 3,
+	};
+
+	bench_options(&options, argc, argv,
+	    "What a snapshot costs, and the writes after it, against kernel fork() of the\n"
+	    "same memory.  Rows marked /page are microseconds per page, others per call.\n");
+	return (bench_main(&options, sides, 2.5, NULL));
+}

@@ -1,0 +1,114 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+
+/*
+ * i386.  The page-fault error code in the saved context tells a write (bit 1)
+ * and an instruction fetch (bit 4) apart; trap number 14 is the page fault.
+ *
+ * A window slot stays mapped after use, until somebody else needs it: the
+ * mapping is the library's own and nobody looks through it.
+ */
+
+#include <sys/mman.h>
+
+#include "kern/assert.h"
+#include "kern/event.h"
+#include "kern/lock.h"
+#include "kern/sys.h"
+#include "machdep.h"
+
+#define TRAP_PAGE_FAULT	14
+#define ERR_WRITE	0x02
+#define ERR_FETCH	0x10
+
+#define SLOTS		8		/* of each kind */
+#define SLOT_SIZE	((size_t)MACHDEP_WINDOW_PAGES << PAGE_SHIFT)
+#define RETRY_NS	1000000		/* when the kernel has no memory for a mapping */
+
+static struct {
+	struct kmutex lock;
+	uint32_t busy[2];		/* W: a bit for each slot in use */
+	char *base;			/* 2 * SLOTS slots; constant */
+	int fd;				/* constant */
+} window;
+
+vm_prot_t
+machdep_fault_type(const siginfo_t *si, const ucontext_t *uc)
+{
+	int err = uc->uc_mcontext.gregs[REG_ERR];
+
+	if (si->si_code <= 0 || uc->uc_mcontext.gregs[REG_TRAPNO] != TRAP_PAGE_FAULT)
+		return VM_PROT_NONE;
+	if (err & ERR_WRITE)
+		return VM_PROT_WRITE;
+	return (err & ERR_FETCH) ? VM_PROT_EXECUTE : VM_PROT_READ;
+}
+
+int
+window_init(int fd, uint64_t npages)
+{
+	void *p;
+
+	(void)npages;
+	kmutex_init(&window.lock, RANK_SLAB);
+	window.busy[0] = window.busy[1] = 0;
+	window.fd = fd;
+	p = sys_mmap(NULL, 2 * SLOTS * SLOT_SIZE, PROT_NONE,
+	    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (sys_is_err(p))
+		return sys_err(p);
+	window.base = p;
+	return 0;
+}
+
+void
+window_fini(void)
+{
+	(void)sys_munmap(window.base, 2 * SLOTS * SLOT_SIZE);
+	window.base = NULL;
+}
+
+void
+window_forked(void)
+{
+	window_fini();
+}
+
+void *
+window_map(enum window_kind kind, vm_pfn_t pfn, uint32_t npages)
+{
+	uint32_t ticket, slot;
+	char *addr;
+
+	KASSERT(npages <= MACHDEP_WINDOW_PAGES);
+	for (;;) {
+		kmutex_lock(&window.lock);
+		slot = (uint32_t)__builtin_ctz(~window.busy[kind]);
+		if (slot < SLOTS)
+			break;
+		ticket = event_prepare(&window.busy[kind]);
+		kmutex_unlock(&window.lock);
+		(void)event_wait(&window.busy[kind], ticket, EVENT_FOREVER);
+	}
+	window.busy[kind] |= 1u << slot;
+	kmutex_unlock(&window.lock);
+
+	addr = window.base + ((uint32_t)kind * SLOTS + slot) * SLOT_SIZE;
+	while (sys_is_err(sys_mmap(addr, (size_t)npages << PAGE_SHIFT, PROT_READ | PROT_WRITE,
+	    MAP_SHARED | MAP_FIXED, window.fd, (uint64_t)pfn << PAGE_SHIFT))) {
+		ticket = event_prepare(window.base);
+		(void)event_wait(window.base, ticket, RETRY_NS);
+	}
+	return addr;
+}
+
+void
+window_unmap(void *p)
+{
+	uint32_t slot = (uint32_t)(((char *)p - window.base) / (ptrdiff_t)SLOT_SIZE);
+	uint32_t kind = slot / SLOTS;
+
+	kmutex_lock(&window.lock);
+	window.busy[kind] &= ~(1u << (slot % SLOTS));
+	kmutex_unlock(&window.lock);
+	event_wake(&window.busy[kind]);
+}

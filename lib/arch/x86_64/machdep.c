@@ -1,0 +1,60 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+
+/*
+ * x86_64.  The page-fault error code in the saved context tells a write (bit
+ * 1) and an instruction fetch (bit 4) apart; trap number 14 is the page fault.
+ */
+
+#include <sys/mman.h>
+
+#include "kern/sys.h"
+#include "machdep.h"
+
+#define TRAP_PAGE_FAULT	14
+#define ERR_WRITE	0x02
+#define ERR_FETCH	0x10
+
+char *window_base;
+static size_t window_size;
+
+vm_prot_t
+machdep_fault_type(const siginfo_t *si, const ucontext_t *uc)
+{
+	long long err = uc->uc_mcontext.gregs[REG_ERR];
+
+	if (si->si_code <= 0 || uc->uc_mcontext.gregs[REG_TRAPNO] != TRAP_PAGE_FAULT)
+		return VM_PROT_NONE;
+	if (err & ERR_WRITE)
+		return VM_PROT_WRITE;
+	return (err & ERR_FETCH) ? VM_PROT_EXECUTE : VM_PROT_READ;
+}
+
+int
+window_init(int fd, uint64_t npages)
+{
+	void *p;
+
+	window_size = (size_t)npages << PAGE_SHIFT;
+	p = sys_mmap(NULL, window_size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, fd, 0);
+	if (sys_is_err(p))
+		return sys_err(p);
+	window_base = p;
+	/* A core dump would read every hole of it. */
+	(void)sys_madvise(window_base, window_size, MADV_DONTDUMP);
+	(void)sys_madvise(window_base, window_size, MADV_DONTFORK);
+	return 0;
+}
+
+void
+window_fini(void)
+{
+	(void)sys_munmap(window_base, window_size);
+	window_base = NULL;
+}
+
+void
+window_forked(void)
+{
+	/* MADV_DONTFORK kept it from the child already; where that was refused, unmap it. */
+	window_fini();
+}

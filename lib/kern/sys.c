@@ -1,0 +1,352 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+
+/*
+ * System calls by number, through libc's syscall() and nothing else of it.
+ *
+ * libc's own wrappers are cancellation points, are interposed by sanitizers
+ * and preloaded libraries, and set errno, which belongs to the code that a fault
+ * interrupted.  syscall() does the last of these only, and only when it fails.
+ *
+ * Two machines.  Where they differ is the width of a long: i386 passes a
+ * 64-bit offset as two words, low half first, and an mmap offset in pages.  A
+ * time is a pair of longs on both; 32 bits are enough, since all of ours are
+ * intervals or time since boot, and these calls exist on every kernel and in every
+ * sandbox, which cannot be said of their 64-bit successors.
+ *
+ * A call that a signal interrupted before it did anything is made again.
+ */
+
+#include "kern/sys.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <linux/falloc.h>
+#include <linux/futex.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "kern/assert.h"
+#include "kern/types.h"
+
+#ifdef __LP64__
+#define OFF64(x)	(x)
+#else
+#define OFF64(x)	(uint32_t)(x), (uint32_t)((x) >> 32)
+#endif
+
+#ifndef MFD_NOEXEC_SEAL
+#define MFD_NOEXEC_SEAL	0x0008u
+#endif
+
+#define NSEC_PER_SEC	1000000000
+
+struct ktimespec {
+	long sec, nsec;
+};
+
+#define CALL(...)	__extension__ ({			\
+	int saved_errno = errno;				\
+	long result = syscall(__VA_ARGS__);			\
+	if (result == -1) {					\
+		result = -errno;				\
+		errno = saved_errno;				\
+	}							\
+	result;							\
+})
+
+#ifdef VMF_TESTING
+int (*_Atomic sys_inject)(enum sys_call);
+
+static int
+inject(enum sys_call which)
+{
+	int (*hook)(enum sys_call) = sys_inject;
+
+	return (hook != NULL ? hook(which) : 0);
+}
+#else
+static inline int
+inject(enum sys_call which)
+{
+	return (0);
+}
+#endif
+
+/* => what may be transferred, or a negative errno. */
+static inline int64_t
+inject_transfer(enum sys_call which, size_t len)
+{
+	int cut = inject(which);
+
+	if (cut < 0)
+		return (cut);
+	len = MIN(len, (size_t)SSIZE_MAX);
+	return (int64_t)(cut > 0 ? MIN(len, (size_t)cut) : len);
+}
+
+void *
+sys_mmap(void *addr, size_t len, int prot, int flags, int fd, uint64_t off)
+{
+	int e = inject(SYS_CALL_MMAP);
+
+	if (e < 0)
+		return (void *)(intptr_t)e;
+#ifdef __LP64__
+	return (void *)CALL(SYS_mmap, addr, len, (long)prot, (long)flags, (long)fd, off);
+#else
+	KASSERT((off & PAGE_MASK) == 0 && off >> PAGE_SHIFT <= UINT32_MAX);
+	return (void *)CALL(SYS_mmap2, addr, len, prot, flags, fd, (uint32_t)(off >> PAGE_SHIFT));
+#endif
+}
+
+bool
+sys_is_err(const void *p)
+{
+	return ((uintptr_t)p >= (uintptr_t)-4095);
+}
+
+int
+sys_err(const void *p)
+{
+	KASSERT(sys_is_err(p));
+	return (int)(intptr_t)p;
+}
+
+int
+sys_munmap(void *addr, size_t len)
+{
+	int e = inject(SYS_CALL_MUNMAP);
+
+	return (e < 0 ? e : (int)CALL(SYS_munmap, addr, len));
+}
+
+int
+sys_mprotect(void *addr, size_t len, int prot)
+{
+	int e = inject(SYS_CALL_MPROTECT);
+
+	return (e < 0 ? e : (int)CALL(SYS_mprotect, addr, len, (long)prot));
+}
+
+void *
+sys_mremap(void *old, size_t oldlen, size_t newlen, int flags, void *new_addr)
+{
+	int e = inject(SYS_CALL_MREMAP);
+
+	return (void *)(e < 0 ? e : CALL(SYS_mremap, old, oldlen, newlen, (long)flags, new_addr));
+}
+
+int
+sys_madvise(void *addr, size_t len, int advice)
+{
+	int e = inject(SYS_CALL_MADVISE);
+
+	return (e < 0 ? e : (int)CALL(SYS_madvise, addr, len, advice));
+}
+
+/*
+ * Not executable as a file, which says nothing about mappings of it: kernels
+ * may insist (sysctl vm.memfd_noexec).  Those before 6.3 do not know the flag.
+ */
+int
+sys_memfd(const char *name)
+{
+	long r = inject(SYS_CALL_MEMFD);
+
+	if (r < 0)
+		return (int)r;
+	r = CALL(SYS_memfd_create, name, MFD_CLOEXEC | MFD_NOEXEC_SEAL);
+	if (r == -EINVAL)
+		r = CALL(SYS_memfd_create, name, MFD_CLOEXEC);
+	return (int)r;
+}
+
+int
+sys_ftruncate(int fd, uint64_t size)
+{
+	long r;
+
+	do {
+		r = inject(SYS_CALL_FTRUNCATE);
+		if (r >= 0)
+#ifdef __LP64__
+			r = CALL(SYS_ftruncate, fd, size);
+#else
+			r = CALL(SYS_ftruncate64, fd, OFF64(size));
+#endif
+	} while (r == -EINTR);
+	return (int)r;
+}
+
+int
+sys_punch(int fd, uint64_t off, uint64_t len)
+{
+	long r;
+
+	do {
+		r = inject(SYS_CALL_FALLOCATE);
+		if (r >= 0)
+			r = CALL(SYS_fallocate, fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+			    OFF64(off), OFF64(len));
+	} while (r == -EINTR);
+	return (int)r;
+}
+
+int64_t
+sys_pread(int fd, void *buf, size_t len, uint64_t off)
+{
+	int64_t r;
+
+	do {
+		r = inject_transfer(SYS_CALL_PREAD, len);
+		if (r >= 0)
+			r = CALL(SYS_pread64, fd, buf, (size_t)r, OFF64(off));
+	} while (r == -EINTR);
+	return (r);
+}
+
+int64_t
+sys_pwrite(int fd, const void *buf, size_t len, uint64_t off)
+{
+	int64_t r;
+
+	do {
+		r = inject_transfer(SYS_CALL_PWRITE, len);
+		if (r >= 0)
+			r = CALL(SYS_pwrite64, fd, buf, (size_t)r, OFF64(off));
+	} while (r == -EINTR);
+	return (r);
+}
+
+int
+sys_open(const char *path, int flags)
+{
+	long r;
+
+	do {
+		r = inject(SYS_CALL_OPEN);
+		if (r >= 0)
+			r = CALL(SYS_openat, AT_FDCWD, path, flags | O_CLOEXEC | O_LARGEFILE, 0);
+	} while (r == -EINTR);
+	return (int)r;
+}
+
+int64_t
+sys_read(int fd, void *buf, size_t len)
+{
+	int64_t r;
+
+	do {
+		r = inject_transfer(SYS_CALL_READ, len);
+		if (r >= 0)
+			r = CALL(SYS_read, fd, buf, (size_t)r);
+	} while (r == -EINTR);
+	return (r);
+}
+
+int64_t
+sys_write(int fd, const void *buf, size_t len)
+{
+	long r;
+
+	do {
+		r = CALL(SYS_write, fd, buf, len);
+	} while (r == -EINTR);
+	return (r);
+}
+
+/* Never made again: Linux has closed the descriptor, whatever it answers. */
+int
+sys_close(int fd)
+{
+	return (int)CALL(SYS_close, fd);
+}
+
+int64_t
+sys_seek_data(int fd, int64_t off)
+{
+#ifdef __LP64__
+	return (CALL(SYS_lseek, fd, off, SEEK_DATA));
+#else
+	int64_t data;
+	long r = CALL(SYS__llseek, fd, (uint32_t)((uint64_t)off >> 32), (uint32_t)off, &data,
+	    SEEK_DATA);
+
+	return (r < 0 ? r : data);
+#endif
+}
+
+void
+sys_yield(void)
+{
+	(void)CALL(SYS_sched_yield);
+}
+
+int
+sys_futex_wait(const _Atomic uint32_t *word, uint32_t val, int64_t timeout_ns)
+{
+	struct ktimespec ts;
+
+	if (timeout_ns < 0)
+		return (int)CALL(SYS_futex, word, FUTEX_WAIT_PRIVATE, val, NULL);
+	ts.sec = (long)MIN(timeout_ns / NSEC_PER_SEC, (int64_t)LONG_MAX);
+	ts.nsec = (long)(timeout_ns % NSEC_PER_SEC);
+	return (int)CALL(SYS_futex, word, FUTEX_WAIT_PRIVATE, val, &ts);
+}
+
+int
+sys_futex_wake(const _Atomic uint32_t *word, int n)
+{
+	return (int)CALL(SYS_futex, word, FUTEX_WAKE_PRIVATE, n);
+}
+
+int
+sys_gettid(void)
+{
+	return (int)CALL(SYS_gettid);
+}
+
+int
+sys_getpid(void)
+{
+	return (int)CALL(SYS_getpid);
+}
+
+uint64_t
+sys_clock(void)
+{
+	struct ktimespec ts;
+	long r = CALL(SYS_clock_gettime, CLOCK_MONOTONIC, &ts);
+
+	KASSERT(r == 0);
+	return ((uint64_t)ts.sec * NSEC_PER_SEC + (uint64_t)ts.nsec);
+}
+
+int
+sys_raise_info(int sig, const siginfo_t *info)
+{
+	return (int)CALL(SYS_rt_tgsigqueueinfo, sys_getpid(), sys_gettid(), sig, info);
+}
+
+void
+sys_block(sys_sigset_t *old)
+{
+#define BIT(sig)	((sys_sigset_t)1 << ((sig) - 1))
+	static const sys_sigset_t set = ~(BIT(SIGSEGV) | BIT(SIGBUS) | BIT(SIGILL) | BIT(SIGFPE) |
+	    BIT(SIGTRAP));
+#undef BIT
+	long r = CALL(SYS_rt_sigprocmask, SIG_SETMASK, &set, old, sizeof(set));
+
+	KASSERT(r == 0);
+}
+
+void
+sys_setmask(const sys_sigset_t *set)
+{
+	long r = CALL(SYS_rt_sigprocmask, SIG_SETMASK, set, NULL, sizeof(*set));
+
+	KASSERT(r == 0);
+}

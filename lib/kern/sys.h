@@ -1,0 +1,70 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+#ifndef KERN_SYS_H
+#define KERN_SYS_H
+
+/*
+ * The system calls of the library, all of them: raw (no cancellation
+ * points, no interceptors, errno untouched), results as negative errno, 64-bit
+ * offsets on 32-bit machines.  Test builds (VMF_TESTING) can make any one fail or
+ * be cut short: sys_inject is asked before each.
+ */
+
+#include <signal.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum sys_call {
+	SYS_CALL_MMAP, SYS_CALL_MUNMAP, SYS_CALL_MPROTECT, SYS_CALL_MREMAP, SYS_CALL_MADVISE,
+	SYS_CALL_MEMFD, SYS_CALL_FTRUNCATE, SYS_CALL_FALLOCATE, SYS_CALL_PREAD, SYS_CALL_PWRITE,
+	SYS_CALL_OPEN, SYS_CALL_READ, SYS_CALL_COUNT
+};
+
+#ifdef VMF_TESTING
+/*
+ * Test builds only: 0 lets the call through; a negative errno fails it with
+ * that, uncalled; a positive n cuts a read or write to n bytes.  Null: nothing
+ * is injected.  Called with whatever locks the caller holds; a call that is made
+ * again because of an EINTR asks again.
+ */
+extern int (*_Atomic sys_inject)(enum sys_call);
+#endif
+
+void *sys_mmap(void *addr, size_t len, int prot, int flags, int fd, uint64_t off);
+bool sys_is_err(const void *);			/* of sys_mmap and sys_mremap */
+int sys_err(const void *);			/* its negative errno */
+int sys_munmap(void *, size_t);
+int sys_mprotect(void *, size_t, int prot);
+void *sys_mremap(void *old, size_t oldlen, size_t newlen, int flags, void *new_addr);
+int sys_madvise(void *, size_t, int advice);
+int sys_memfd(const char *name);		/* close-on-exec; a descriptor, or negative errno */
+int sys_ftruncate(int fd, uint64_t size);
+int sys_punch(int fd, uint64_t off, uint64_t len);	/* fallocate: make a hole, keep the size */
+int64_t sys_pread(int fd, void *, size_t, uint64_t off);
+int64_t sys_pwrite(int fd, const void *, size_t, uint64_t off);
+int sys_open(const char *path, int flags);	/* close-on-exec is added */
+int64_t sys_read(int fd, void *, size_t);
+int64_t sys_write(int fd, const void *, size_t);
+int sys_close(int fd);
+/* Private futexes.  A negative timeout is for ever. */
+int sys_futex_wait(const _Atomic uint32_t *, uint32_t val, int64_t timeout_ns);
+int sys_futex_wake(const _Atomic uint32_t *, int n);
+/* Where the next data is, at off or after it (lseek, SEEK_DATA); -ENXIO: none. */
+int64_t sys_seek_data(int fd, int64_t off);
+void sys_yield(void);
+int sys_gettid(void);
+int sys_getpid(void);
+uint64_t sys_clock(void);			/* monotonic nanoseconds */
+/* Queue info to this very thread; any si_code is allowed there. */
+int sys_raise_info(int sig, const siginfo_t *);
+
+/*
+ * Signal masks.  sys_block() blocks all but the synchronous signals (SEGV,
+ * BUS, ILL, FPE, TRAP): a fault of ours is a bug and must be heard, not be a silent
+ * kill.  The old mask goes to *old, a kernel sigset of 64 bits.
+ */
+typedef uint64_t sys_sigset_t;
+void sys_block(sys_sigset_t *old);
+void sys_setmask(const sys_sigset_t *);
+
+#endif

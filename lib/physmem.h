@@ -1,0 +1,72 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+#ifndef PHYSMEM_H
+#define PHYSMEM_H
+
+/*
+ * Physical memory: a sparse memfd, cut into frames.
+ *
+ * An offset of the memfd costs nothing until it is touched, so "how much
+ * memory" and "where in the memfd" are separate questions.  The first is the
+ * budget, a hard limit on frames in use.  The second is placement: every object
+ * reserves a run of frames as long as itself, its HOME, and page i of the object
+ * lives in frame i of the home, so that neighbours in an object are neighbours
+ * in the memfd and the kernel merges their mappings into one.  Where a home
+ * frame is taken (a page can move to another object and keep its frame), or
+ * the frame space is exhausted, a STRAY frame serves.
+ *
+ * The life of a frame:
+ *
+ *	clean	never touched, or given back to the kernel: reads as zeros
+ *	used	belongs to a page
+ *	dirty	freed, still holds its last owner's bytes, still resident
+ *
+ *	clean --alloc--> used --free--> dirty --physmem_flush()--> clean
+ *	                  ^----alloc, zeroed or to be overwritten---|
+ *
+ * used + dirty frames never exceed the budget.
+ */
+
+#include "kern/types.h"
+
+/* A reserved run of frames.  Guarded by the lock of the object that owns it. */
+struct physmem_home {
+	vm_pfn_t base;		/* first frame */
+	uint32_t npages;	/* 0: none */
+};
+
+enum physmem_fill {
+	PHYSMEM_ZERO,		/* must read as zeros */
+	PHYSMEM_OVERWRITE	/* the caller overwrites all of it before anyone sees it */
+};
+
+int physmem_init(uint64_t budget_pages, uint64_t max_span);	/* 0 or -errno */
+void physmem_fini(void);
+int physmem_fd(void);
+
+/* Reserve npages frames, aligned as large as the run is, up to 1 GB.  false: none that long is free. */
+bool physmem_reserve(uint32_t npages, struct physmem_home *);
+void physmem_unreserve(struct physmem_home *);
+
+/*
+ * A frame: `want` if it is free (0: no wish), else a stray.  0: the budget is
+ * used up.  Takes dirty frames before it gives up.
+ */
+vm_pfn_t physmem_alloc(vm_pfn_t want, enum physmem_fill);
+void physmem_free(vm_pfn_t);
+/* Give the dirty frames back to the kernel.  Returns how many. */
+uint32_t physmem_flush(void);
+/* True if the kernel holds no memory for the frame: it was never touched.  => nobody can touch it. */
+bool physmem_is_hole(vm_pfn_t);
+
+void physmem_zero(vm_pfn_t);
+void physmem_copy(vm_pfn_t from, vm_pfn_t to, uint32_t n);	/* n frames in a row; not overlapping */
+
+struct physmem_counts {
+	uint64_t budget, used, dirty;
+};
+void physmem_counts(struct physmem_counts *);
+uint64_t physmem_free_count(void);	/* frames that may still be allocated; a moment's truth */
+bool physmem_is_low(void);		/* less than a 64th of the budget is left; a hint, cheap */
+bool physmem_used(vm_pfn_t);		/* for audits */
+
+#endif

@@ -1,0 +1,127 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+#ifndef PMAP_H
+#define PMAP_H
+
+/*
+ * The physical map: what the kernel has been told to map where.
+ *
+ * THE CONTRACT (Mach's, with UML's emulation of the bits):
+ *   - A mapping may be forgotten at any time unless it is wired; the next touch
+ *     faults and brings it back.
+ *   - What a page may be used for is never more than it was entered with.
+ *   - Modified bits are exact, referenced bits are estimates: both are kept in
+ *     vm_page by those who enter (a page is entered writable only when it is, or
+ *     may at once be, MODIFIED).
+ *   - When a call that takes rights away returns, no thread has them any more.
+ *   - Above this file nobody changes a managed mapping by system call.
+ *
+ * A pmap keeps, for each page of its range, a pte: the frame that the kernel maps
+ * there and with what protection, exactly.  A pte with a frame but no rights is
+ * inaccessible memory that is one mprotect away from use; a pte of 0 is
+ * reserved address space.
+ *
+ * The kernel limits the mappings of a process (vm.max_map_count): a mapping is
+ * a maximal run of ptes that it can merge.  pmap counts them as it changes
+ * them.  When they near the budget it forgets chunks whole; it never fails for
+ * lack of mappings.
+ *
+ * Locks: pmap->lock inside; callers hold whatever keeps the pages from
+ * changing owner (the object's lock).  No call waits for a page.
+ */
+
+#include <sys/queue.h>
+
+#include "kern/lock.h"
+#include "kern/types.h"
+
+#define PMAP_LEAF_SHIFT	9
+#define PMAP_LEAF_PAGES	(1u << PMAP_LEAF_SHIFT)	/* 2 MB */
+
+typedef uint32_t pt_entry_t;		/* pfn << 4 | flags */
+#define PTE_R		1u
+#define PTE_W		2u
+#define PTE_X		4u
+#define PTE_WIRED	8u
+#define PTE_PROT	(PTE_R | PTE_W | PTE_X)
+#define PTE_PFN(pte)	((vm_pfn_t)((pte) >> 4))
+#define PTE_MAKE(pfn, f) ((pt_entry_t)(pfn) << 4 | (f))
+
+struct pmap_leaf {
+	uint16_t nvalid;	/* ptes with rights */
+	uint16_t nwrite;	/* ... with the right to write */
+	uint16_t nwired;
+	uint16_t nframe;	/* ptes with a frame */
+	pt_entry_t pte[PMAP_LEAF_PAGES];
+};
+
+struct pmap_dir;
+
+struct pmap {
+	struct kmutex lock;		/* guards all below */
+	vm_offset_t base;		/* constant; first address */
+	vm_size_t size;			/* constant */
+	struct pmap_dir **dir;		/* one for each GB; null where nothing is */
+	uint32_t ndir;			/* constant */
+	uint32_t hand;			/* where forgetting goes on: a leaf's number */
+	uint64_t runs;			/* kernel mappings that the ptes make */
+	TAILQ_ENTRY(pmap) link;		/* guarded by the list's lock in pmap.c */
+};
+
+/*
+ * A strategy: how the kernel is told.  Each returns 0 or a negative errno; after
+ * an error the range may be mapped in part the old way, in part the new.
+ */
+struct pmap_ops {
+	const char *name;
+	/* Map n frames from pfn at va with these rights (none: inaccessible). */
+	int (*map)(vm_offset_t va, size_t n, vm_pfn_t pfn, unsigned pte_prot);
+	/* Change the rights of n frames that are mapped there; in a row from pfn, unless `spans'. */
+	int (*protect)(vm_offset_t va, size_t n, vm_pfn_t pfn, unsigned pte_prot);
+	bool spans;		/* protect() does not care which frames they are */
+	/* Make it reserved address space. */
+	int (*unmap)(vm_offset_t va, vm_size_t size);
+};
+
+extern const struct pmap_ops pmap_mprotect_ops;	/* mprotect what is mapped, mmap what is not */
+extern const struct pmap_ops pmap_mmap_ops;	/* mmap anew for every change */
+
+/* budget: kernel mappings at most, of all pmaps together; 0: find out. */
+void pmap_init(const struct pmap_ops *, uint32_t budget);
+struct pmap *pmap_create(vm_offset_t base, vm_size_t size);	/* => the range is reserved; null: no memory */
+void pmap_destroy(struct pmap *);				/* => nothing is mapped any more */
+void pmap_fini(void);						/* => every pmap is destroyed */
+
+/*
+ * Enter n pages from va: pte[i] says frame, rights and wiring of page i; 0 leaves page i
+ * as it is.  pte[centre] is what the call is for; of the others those are left out (and
+ * set to 0) that are wired or mapped with these rights already.  *entered says how many were entered.
+ * [home_lo, home_hi) around va and home_pfn, the frame of home_lo, say what else is
+ * going to be mapped near it: the pmap may map that, inaccessible, on the way.  home_pfn 0: not known.
+ * => KERN_RESOURCE_SHORTAGE: no memory for a leaf, or the kernel refuses
+ *    mappings even after everything that can be forgotten is forgotten.
+ */
+enum kern_return pmap_enter(struct pmap *, vm_offset_t va, uint32_t n, pt_entry_t *pte,
+    uint32_t centre, vm_offset_t home_lo, vm_offset_t home_hi, vm_pfn_t home_pfn,
+    uint32_t *entered);
+
+#define PMAP_KEEP_WIRED	1u	/* leave wired pages as they are */
+
+/* Take rights away: keep at most prot in [s, e). */
+void pmap_protect(struct pmap *, vm_offset_t s, vm_offset_t e, vm_prot_t prot, unsigned flags);
+/* Forget the pages, wired or not, and make the range reserved address space. */
+void pmap_remove(struct pmap *, vm_offset_t s, vm_offset_t e);
+/* Keep at most prot for the page at va if the frame there is pfn.  Wired pages too. */
+void pmap_page_limit(struct pmap *, vm_offset_t va, vm_pfn_t pfn, vm_prot_t prot);
+/* The pte of va; 0 where nothing is. */
+pt_entry_t pmap_extract(struct pmap *, vm_offset_t va);
+void pmap_change_wiring(struct pmap *, vm_offset_t va, bool wired);	/* => the pte is valid */
+
+uint64_t pmap_mappings(void);			/* in use, all pmaps */
+uint64_t pmap_mappings_max(void);
+bool pmap_mappings_short(void);			/* near the budget: enter little */
+/* Count the mappings of a pmap anew, walking every pte: for audits. */
+uint64_t pmap_count_runs(struct pmap *);
+/* The first address from va on whose pte is not 0, and that pte; 0: none. */
+vm_offset_t pmap_next(struct pmap *, vm_offset_t va, pt_entry_t *pte);
+
+#endif

@@ -1,0 +1,28 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+#ifndef TRAP_H
+#define TRAP_H
+
+/*
+ * From a signal to vm_fault and back, and the state a thread is in meanwhile.
+ */
+
+#include <signal.h>
+#include <stdbool.h>
+
+#include "kern/sys.h"
+
+int trap_init(void);		/* take SIGSEGV and SIGBUS; 0 or -errno */
+void trap_fini(void);		/* give them back, where they are still ours */
+
+/*
+ * A thread that is about to take locks of the library blocks its signals, and says that a fault from
+ * now on is the library's own mistake.  Calls nest.
+ */
+void trap_enter(sys_sigset_t *old);
+void trap_leave(const sys_sigset_t *old);
+
+int trap_sigaction(int sig, const struct sigaction *, struct sigaction *);
+int trap_thread_attach(void);
+int trap_thread_detach(void);
+
+#endif

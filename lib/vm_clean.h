@@ -1,0 +1,14 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+#ifndef VM_CLEAN_H
+#define VM_CLEAN_H
+
+#include "vm_object.h"
+
+/*
+ * Write the modified pages of [lo, hi) to the object's pager.
+ * => no lock held; the object stays alive (referenced, or dying in our hands).
+ * => KERN_MEMORY_ERROR: *lost pages could not be written; they stay, modified.
+ */
+enum kern_return vm_object_clean(struct vm_object *, vm_pindex_t lo, vm_pindex_t hi, uint32_t *lost);
+
+#endif

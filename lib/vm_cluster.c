@@ -1,0 +1,244 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+
+/*
+ * Clusters.
+ *
+ * An entry remembers where its last cluster ended and how long it was.  A fault at exactly that
+ * place is taken for a sequential pass, and the window grows fourfold, up to 1 MB; any
+ * other fault makes it a single page again.  Inside the window pages may be MADE: zero-filled,
+ * copied up, pushed to a copy object.  Pages that are resident anyway are entered from the
+ * 64 KB around the fault as well, for that costs next to nothing.
+ *
+ * A window never leaves its entry nor its 2 MB chunk, takes at most an eighth of the
+ * frames that are left, and shrinks to what is adjacent when the kernel's mappings run short.
+ */
+
+#include "kern/assert.h"
+#include "vm_cluster.h"
+#include "vm_fault.h"
+#include "vm_map.h"
+#include "vm_meter.h"
+#include "vm_pager.h"
+
+#define AROUND		16u	/* resident pages this near are entered too; a power of two */
+#define GROWTH		4u
+#define FRAME_SHARE	8u
+
+/* Pages that the next cluster at first_pindex may make, itself included. */
+static uint32_t
+window(const struct faultstate *fs, uint32_t max)
+{
+	struct vm_map_entry *e = fs->entry;
+	vm_pindex_t next = atomic_load_explicit(&e->fault_next, memory_order_relaxed);
+	uint32_t last = atomic_load_explicit(&e->fault_window, memory_order_relaxed);
+
+	if ((fs->flags & VM_FAULT_WIRE) || e->advice == VM_ADVICE_RANDOM)
+		return 1;
+	if (e->advice == VM_ADVICE_SEQUENTIAL)
+		return max;
+	return last != 0 && fs->first_pindex == next ? MIN(last * GROWTH, max) : 1;
+}
+
+/* No more than a share of the frames that are left. */
+static uint32_t
+affordable(uint32_t npages)
+{
+	uint64_t share;
+
+	if (npages <= 1)
+		return npages;
+	share = physmem_free_count() / FRAME_SHARE;
+	return (uint32_t)MIN((uint64_t)npages, MAX(share, 1));
+}
+
+void
+vm_cluster_start(struct faultstate *fs, struct vm_cluster *cl, pt_entry_t pte)
+{
+	struct vm_map_entry *e = fs->entry;
+	vm_pindex_t p = fs->first_pindex;
+	uint32_t n = window(fs, VM_CLUSTER_MAX);
+	/* The entry and the chunk, as pages of the object. */
+	size_t in_chunk = atop(fs->va - fs->map->base) % PMAP_LEAF_PAGES;
+	vm_pindex_t back = (vm_pindex_t)MIN(in_chunk, (size_t)(p - e->map.offset));
+	vm_pindex_t ahead = (vm_pindex_t)MIN(PMAP_LEAF_PAGES - in_chunk, atop(entry_end(e) - fs->va));
+
+	ahead = MIN(ahead, fs->first_object->size - p);
+	n = MIN(n, ahead);
+	atomic_store_explicit(&e->fault_next, p + n, memory_order_relaxed);
+	atomic_store_explicit(&e->fault_window, n, memory_order_relaxed);
+
+	cl->make_hi = p + affordable(n);
+	cl->lo = p;
+	cl->hi = p + n;
+	if (!(fs->flags & VM_FAULT_WIRE) && e->advice != VM_ADVICE_RANDOM && !pmap_mappings_short()) {
+		cl->lo = p - MIN(back, p % AROUND);
+		cl->hi = MIN(MAX(cl->hi, p - p % AROUND + AROUND), p + ahead);
+		cl->hi = MIN(cl->hi, cl->lo + VM_CLUSTER_MAX);
+	}
+	cl->centre = p - cl->lo;
+	cl->va = fs->va - ((vm_offset_t)cl->centre << PAGE_SHIFT);
+	for (uint32_t i = 0; i < cl->hi - cl->lo; i++)
+		cl->pte[i] = 0;
+	cl->pte[cl->centre] = pte;
+}
+
+/* A resident page of first_object: its pte; c: the copy, locked, or null; unsure: it could not be locked. */
+static pt_entry_t
+own_page(struct faultstate *fs, struct vm_page *m, struct vm_object *c, bool unsure, bool make)
+{
+	unsigned rights = fs->prot;
+	bool owed = unsure;
+
+	if (c != NULL && vm_fault_copy_of(fs->first_object, m->pindex) == c)
+		owed = vm_fault_copy_lacks(c, m->pindex);
+	if (owed && !unsure && make && (fs->fault_type & VM_PROT_WRITE))
+		owed = vm_page_lookup(c, m->pindex - c->shadow_offset) != NULL ||
+		    !vm_fault_push_page(c, m);
+	if (owed || !(m->flags & PG_MODIFIED) || (fs->first_object->flags & OBJ_CUT))
+		rights &= ~PTE_W;
+	return PTE_MAKE(m->pfn, rights);
+}
+
+/* A new page of first_object at q: zeros, or a copy of `from'.  Its pte, or 0. */
+static pt_entry_t
+new_page(struct faultstate *fs, vm_pindex_t q, struct vm_page *from)
+{
+	struct vm_page *m = vm_page_alloc(fs->first_object, q,
+	    from != NULL ? PHYSMEM_OVERWRITE : PHYSMEM_ZERO);
+
+	if (m == NULL)
+		return 0;
+	if (from != NULL) {
+		physmem_copy(from->pfn, m->pfn, 1);
+		vm_object_shoot(fs->first_object, q, from, m);
+		vm_count(v_cow_faults);
+	} else {
+		vm_count(v_zfod);
+	}
+	m->flags = (uint16_t)((m->flags & ~PG_FAKE) | PG_MODIFIED);
+	vm_page_activate(m);
+	vm_page_wakeup(m);
+	return PTE_MAKE(m->pfn, fs->prot);
+}
+
+/* The neighbour at page q of first_object, with the chain down to fs->object locked. */
+static pt_entry_t
+neighbour(struct faultstate *fs, vm_pindex_t q, struct vm_object *c, bool unsure,
+    struct vm_object *below, bool make)
+{
+	struct vm_object *o = fs->first_object;
+	vm_pindex_t at = q;
+	struct vm_page *m;
+
+	for (;; o = o->shadow) {
+		m = vm_page_lookup(o, at);
+		if (m != NULL)
+			break;
+		if (o->pager != NULL && (!o->pager->ops->queryable || vm_object_paged_out(o, at)))
+			return 0;
+		if (o == fs->object)
+			break;
+		at += o->shadow_offset;
+	}
+	if (m != NULL) {
+		if (m->flags & PG_BUSY)
+			return 0;
+		m->flags |= PG_REFERENCED;
+		if (o == fs->first_object)
+			return own_page(fs, m, c, unsure, make);
+		return PTE_MAKE(m->pfn, fs->prot & ~(unsigned)VM_PROT_WRITE);
+	}
+	/* Nothing here.  Make it as the page that faulted was made, unless a copy must be told. */
+	if (!make || o != fs->first_object || unsure || vm_fault_copy_of(o, q) != NULL ||
+	    (o->flags & OBJ_CUT))
+		return 0;
+	if (fs->zeroed && o->shadow == NULL && (o->flags & OBJ_INTERNAL))
+		return new_page(fs, q, NULL);
+	if (fs->copied && below != NULL && q + o->shadow_offset < below->size) {
+		m = vm_page_lookup(below, q + o->shadow_offset);
+		if (m != NULL && !(m->flags & PG_BUSY))
+			return new_page(fs, q, m);
+	}
+	return 0;
+}
+
+void
+vm_cluster_gather(struct faultstate *fs, struct vm_cluster *cl, bool writable)
+{
+	struct vm_object *first = fs->first_object, *below = NULL, *c = first->copy;
+	bool unsure = false, alive = true;
+
+	if (cl->hi - cl->lo <= 1)
+		return;
+	if (c != NULL) {
+		unsure = !vm_object_lock_try(c);
+		alive = !unsure && c->ref_count != 0;
+	}
+	if (fs->copied && cl->make_hi > fs->first_pindex + 1 && first->shadow != NULL) {
+		below = first->shadow;
+		vm_object_lock(below);
+	}
+	for (vm_pindex_t q = cl->lo; q < cl->hi; q++) {
+		bool make = q > fs->first_pindex && q < cl->make_hi && (writable || fs->zeroed);
+
+		if (q != fs->first_pindex)
+			cl->pte[q - cl->lo] = neighbour(fs, q, alive ? c : NULL, unsure, below, make);
+	}
+	if (below != NULL)
+		vm_object_unlock(below);
+	if (c != NULL && !unsure)
+		vm_object_unlock(c);
+}
+
+enum kern_return
+vm_cluster_enter(struct faultstate *fs, struct vm_cluster *cl)
+{
+	const struct vm_map_entry *e = fs->entry;
+	struct vm_object *first = fs->first_object;
+	vm_offset_t home_lo = 0, home_hi = 0;
+	vm_pfn_t home_pfn = 0;
+	uint32_t entered;
+	enum kern_return result;
+
+	if (first->shadow == NULL && first->home.npages != 0) {
+		int64_t lo = MAX((int64_t)e->map.offset, first->home_first);
+		int64_t hi = MIN((int64_t)entry_pindex(e, entry_end(e)),
+		    first->home_first + first->home.npages);
+
+		if (lo <= fs->first_pindex && fs->first_pindex < hi) {
+			home_lo = entry_start(e) + ((vm_offset_t)(lo - e->map.offset) << PAGE_SHIFT);
+			home_hi = entry_start(e) + ((vm_offset_t)(hi - e->map.offset) << PAGE_SHIFT);
+			home_pfn = first->home.base + (vm_pfn_t)(lo - first->home_first);
+		}
+	}
+	result = pmap_enter(fs->map->pmap, cl->va, cl->hi - cl->lo, cl->pte, cl->centre,
+	    home_lo, home_hi, home_pfn, &entered);
+	if (entered > 1)
+		vm_count_n(v_clustered, entered - 1);
+	return result;
+}
+
+uint32_t
+vm_cluster_pagein(struct faultstate *fs, struct vm_page **run)
+{
+	struct vm_object *o = fs->object;
+	uint32_t max, n = 1;
+
+	run[0] = fs->m;
+	if (fs->map == NULL || o->pager->npages <= o->paging_offset)
+		return 1;
+	max = affordable(window(fs, VM_PAGEIN_MAX));
+	max = (uint32_t)MIN((uint64_t)max, MIN((uint64_t)o->size, o->pager->npages - o->paging_offset) -
+	    MIN(o->size, fs->pindex));
+	for (; n < max; n++) {
+		vm_pindex_t q = fs->pindex + n;
+
+		if (vm_page_lookup(o, q) != NULL ||
+		    (o->pager->ops->queryable && !vm_object_paged_out(o, q)))
+			break;
+		run[n] = vm_page_alloc(o, q, PHYSMEM_OVERWRITE);
+		if (run[n] == NULL)
+			break;
+	}
+	return n;
+}

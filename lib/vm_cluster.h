@@ -1,0 +1,36 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+#ifndef VM_CLUSTER_H
+#define VM_CLUSTER_H
+
+/*
+ * One trap, many pages: what is entered, made, copied or paged in beside the page that
+ * faulted.  Clusters change speed, never contents: whatever cannot be had at once is left out.
+ */
+
+#include "pmap.h"
+#include "vm_fault_state.h"
+
+#define VM_CLUSTER_MAX	256u	/* pages of a cluster: 1 MB; its ptes live on the handler's stack */
+#define VM_PAGEIN_MAX	16u	/* pages of one pagein */
+
+struct vm_cluster {
+	vm_offset_t va;			/* of the first pte */
+	vm_pindex_t lo, hi;		/* pages of first_object to look at */
+	vm_pindex_t make_hi;		/* pages from the fault to here may be made or copied */
+	uint32_t centre;		/* which pte is the fault's own */
+	pt_entry_t pte[VM_CLUSTER_MAX];
+};
+
+/* Choose the window around the fault; the page itself will get `pte'.  => map and chain locked */
+void vm_cluster_start(struct faultstate *, struct vm_cluster *, pt_entry_t pte);
+/* Fill in the neighbours.  writable: the page that faulted may be written. */
+void vm_cluster_gather(struct faultstate *, struct vm_cluster *, bool writable);
+enum kern_return vm_cluster_enter(struct faultstate *, struct vm_cluster *);
+
+/*
+ * fs->m and pages that should be paged in with it: busy placeholders with frames, in a row.
+ * => fs->object locked; returns how many, at least 1
+ */
+uint32_t vm_cluster_pagein(struct faultstate *, struct vm_page **run);
+
+#endif

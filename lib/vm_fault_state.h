@@ -1,0 +1,59 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+#ifndef VM_FAULT_STATE_H
+#define VM_FAULT_STATE_H
+
+/*
+ * What one fault knows: shared by the stages of vm_fault.c and by vm_cluster.c,
+ * and by nobody else.  It lives on the stack of the faulting thread.
+ */
+
+#include "kern/types.h"
+#include "pmap.h"
+#include "vm_object.h"
+
+struct vm_map;
+struct vm_map_entry;
+
+struct faultstate {
+	/* What is asked.  Without a map: page given_pindex of given_object, to be read. */
+	struct vm_map *map;
+	vm_offset_t va;
+	vm_prot_t want;
+	unsigned flags;			/* VM_FAULT_* */
+	struct vm_object *given_object;
+	vm_pindex_t given_pindex;
+	/* Instead of mapping the page: move bytes.  io_buf null: map it. */
+	void *io_buf;
+	size_t io_off, io_len;
+	bool io_write;
+
+	/* From the lookup. */
+	struct vm_map_entry *entry;	/* while lookup_valid */
+	bool lookup_valid;		/* the map is read-locked */
+	bool wired;
+	vm_prot_t prot;			/* what the mapping may get */
+	vm_prot_t fault_type;		/* what it must get */
+	struct vm_object *first_object;	/* referenced, paging_in_progress */
+	vm_pindex_t first_pindex;
+	struct vm_page *first_m;	/* our placeholder there, or null */
+
+	/* Where we are. */
+	struct vm_object *object;	/* paging_in_progress, too */
+	vm_pindex_t pindex;
+	struct vm_page *m;		/* busy by us, or null */
+	uint32_t depth;			/* objects above this one */
+
+	/* How the page came to be: its neighbours may follow. */
+	bool copied, zeroed;
+	uint32_t again;			/* times that a pager said AGAIN */
+};
+
+/*
+ * Copy the page of an object into its copy c, which lacks it.
+ * => both locked; m is busy or nobody can write it.  false: no frame; nothing changed.
+ */
+bool vm_fault_push_page(struct vm_object *c, struct vm_page *m);
+struct vm_object *vm_fault_copy_of(const struct vm_object *, vm_pindex_t);
+bool vm_fault_copy_lacks(struct vm_object *c, vm_pindex_t);
+
+#endif

@@ -1,0 +1,20 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+#ifndef VM_INIT_H
+#define VM_INIT_H
+
+#include <stdbool.h>
+
+struct vmf_config;
+struct pmap_ops;
+
+/* Start and end the library: see vmf_init() and vmf_fini(). */
+int vm_init(const struct vmf_config *);
+int vm_fini(void);
+bool vm_running(void);
+
+#ifdef VMF_TESTING
+/* The pmap strategy of the next vm_init(). */
+extern const struct pmap_ops *vm_init_pmap_ops;
+#endif
+
+#endif

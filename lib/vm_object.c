@@ -1,0 +1,626 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+
+/*
+ * The life of objects: made, shadowed, copied, cached, taken down.
+ *
+ * Whoever drops the last reference takes the object down, and then drops the
+ * reference on the one below, in a loop: chains may be long.  When a drop leaves
+ * only one shadow above, the two are merged (vm_collapse.c), so that a chain is never
+ * longer than the number of its objects that somebody really uses.
+ *
+ * External objects, those of users' pagers, outlive their last mapping in the
+ * object cache as long as the pager can be mapped again: their pages are found
+ * there.  The cache's lock comes before all object locks, as it decides between
+ * "found" and "being taken down".
+ */
+
+#include <string.h>
+
+#include "kern/assert.h"
+#include "kern/event.h"
+#include "kern/probe.h"
+#include "kern/slab.h"
+#include "kern/sys.h"
+#include "machdep.h"
+#include "pmap.h"
+#include "vm_clean.h"
+#include "vm_meter.h"
+#include "vm_object.h"
+#include "vm_pager.h"
+
+#define CACHE_MAX	100	/* unreferenced external objects that are kept */
+#define COLLECT_MAX	8	/* times that wired pages are copied until they hold still */
+
+static struct slab object_slab;
+static struct kmutex cache_lock;			/* P; guards what follows */
+static TAILQ_HEAD(, vm_object) cached;			/* oldest first */
+static uint32_t ncached;
+
+static struct kmutex cut_lock;
+static bool cut_busy;					/* guarded by cut_lock */
+
+void
+vm_object_init(void)
+{
+	slab_init(&object_slab, "vm_object", sizeof(struct vm_object), 64);
+	kmutex_init(&cache_lock, RANK_PAGER);
+	krwlock_init(&vm_rmap_lock, RANK_RMAP);
+	kmutex_init(&cut_lock, RANK_CUT);
+	cut_busy = false;
+	TAILQ_INIT(&cached);
+	ncached = 0;
+}
+
+void
+vm_object_fini(void)
+{
+	KASSERT(ncached == 0);
+	slab_fini(&object_slab);
+}
+
+uint64_t
+vm_object_count(void)
+{
+	uint64_t n;
+
+	kmutex_lock(&object_slab.lock);
+	n = object_slab.used;
+	kmutex_unlock(&object_slab.lock);
+	return n;
+}
+
+struct vm_object *
+vm_object_allocate(vm_pindex_t npages)
+{
+	struct vm_object *o = slab_alloc(&object_slab);
+
+	if (o == NULL)
+		return NULL;
+	kmutex_init(&o->lock, RANK_OBJECT);
+	o->ref_count = 1;
+	o->flags = OBJ_INTERNAL;
+	o->size = npages;
+	LIST_INIT(&o->children);
+	LIST_INIT(&o->mappings);
+	return o;
+}
+
+void
+vm_object_free(struct vm_object *o)
+{
+	KASSERT(o->pages.count == 0);
+	slab_free(&object_slab, o);
+}
+
+void
+vm_object_reference(struct vm_object *o)
+{
+	vm_object_lock(o);
+	KASSERT(o->ref_count > 0);
+	o->ref_count++;
+	vm_object_unlock(o);
+}
+
+void
+vm_object_pip_add(struct vm_object *o)
+{
+	KASSERT(kmutex_held(&o->lock));
+	o->paging_in_progress++;
+}
+
+void
+vm_object_pip_done(struct vm_object *o)
+{
+	KASSERT(kmutex_held(&o->lock));
+	KASSERT(o->paging_in_progress > 0);
+	if (--o->paging_in_progress == 0 && (o->flags & OBJ_PIPWNT)) {
+		o->flags &= (uint16_t)~OBJ_PIPWNT;
+		event_wake(&o->paging_in_progress);
+	}
+}
+
+/* => locked, at return again; somebody keeps the object alive */
+static void
+pip_wait(struct vm_object *o)
+{
+	while (o->paging_in_progress != 0) {
+		uint32_t ticket = event_prepare(&o->paging_in_progress);
+
+		o->flags |= OBJ_PIPWNT;
+		vm_object_unlock(o);
+		(void)event_wait(&o->paging_in_progress, ticket, EVENT_FOREVER);
+		vm_object_lock(o);
+	}
+}
+
+vm_pfn_t
+vm_object_home_frame(struct vm_object *o, vm_pindex_t pindex)
+{
+	int64_t i;
+
+	if (!o->home_tried) {
+		o->home_tried = true;
+		(void)physmem_reserve(o->size, &o->home);
+		o->home_first = 0;
+	}
+	i = (int64_t)pindex - o->home_first;
+	return i >= 0 && i < (int64_t)o->home.npages ? o->home.base + (vm_pfn_t)i : 0;
+}
+
+bool
+vm_object_paged_out(struct vm_object *o, vm_pindex_t pindex)
+{
+	return o->pager != NULL && o->pager->ops->queryable &&
+	    vm_pager_has_page(o->pager, (uint64_t)pindex + o->paging_offset);
+}
+
+/*
+ * Taking down
+ */
+
+/*
+ * => locked, DEAD, without references; unlocked and gone at return.
+ * => returns the object below, whose reference is now the caller's.
+ */
+static struct vm_object *
+terminate(struct vm_object *o)
+{
+	struct vm_object *shadow;
+	struct vm_pager *pager;
+	vm_pindex_t i = 0;
+	struct vm_page *m;
+
+	pip_wait(o);
+	KASSERT(LIST_EMPTY(&o->children) && LIST_EMPTY(&o->mappings) && o->copy == NULL);
+	shadow = o->shadow;
+	if (shadow != NULL) {
+		vm_object_lock(shadow);
+		if (shadow->copy == o)
+			shadow->copy = NULL;
+		krwlock_write(&vm_rmap_lock);
+		LIST_REMOVE(o, sibling);
+		o->shadow = NULL;
+		krwlock_write_unlock(&vm_rmap_lock);
+		vm_object_unlock(shadow);
+	}
+	while ((m = radix_next(&o->pages, &i)) != NULL)
+		vm_page_free(m);
+	physmem_unreserve(&o->home);
+	pager = o->pager;
+	vm_object_unlock(o);
+
+	if (pager != NULL) {
+		if (!(o->flags & OBJ_INTERNAL)) {
+			kmutex_lock(&cache_lock);
+			pager->object = NULL;
+			kmutex_unlock(&cache_lock);
+			event_wake(pager);
+		}
+		handle_put(&pager->handle);
+	}
+	vm_object_free(o);
+	return shadow;
+}
+
+/* Write out what an external object still holds, then take it down.  => DEAD, no locks held. */
+static void
+terminate_external(struct vm_object *o)
+{
+	struct vm_pager *pager = o->pager;
+	uint32_t lost;
+
+	if (vm_pager_can_put(pager) && vm_object_clean(o, 0, o->size, &lost) != KERN_SUCCESS)
+		klog("pager %s: %u modified pages could not be written and are lost",
+		    pager->ops->name, lost);
+	vm_object_lock(o);
+	(void)terminate(o);
+}
+
+/* Drop a reference of an external object. */
+static void
+external_release(struct vm_object *o)
+{
+	struct vm_object *victim = NULL;
+
+	kmutex_lock(&cache_lock);
+	vm_object_lock(o);
+	if (--o->ref_count == 0) {
+		victim = o;
+		if (handle_is_open(&o->pager->handle)) {
+			o->flags |= OBJ_CACHED;
+			TAILQ_INSERT_TAIL(&cached, o, cache);
+			victim = ++ncached > CACHE_MAX ? TAILQ_FIRST(&cached) : NULL;
+			if (victim != NULL) {
+				TAILQ_REMOVE(&cached, victim, cache);
+				ncached--;
+			}
+		}
+	}
+	vm_object_unlock(o);
+	if (victim != NULL) {
+		vm_object_lock(victim);
+		victim->flags = (uint16_t)((victim->flags & ~OBJ_CACHED) | OBJ_DEAD);
+		vm_object_unlock(victim);
+	}
+	kmutex_unlock(&cache_lock);
+	if (victim != NULL)
+		terminate_external(victim);
+}
+
+/*
+ * If o has only one shadow, and nothing else but the caller needs it, merge the two once the
+ * caller's reference is gone.
+ * => o locked, unlocked at return.
+ * => the shadow, referenced, for the caller to release; or null, and the caller's reference is
+ *    dropped; or o itself: try again.
+ */
+static struct vm_object *
+release_to_child(struct vm_object *o)
+{
+	struct vm_object *child;
+	bool locked;
+
+	krwlock_read(&vm_rmap_lock);
+	child = LIST_FIRST(&o->children);
+	if (child == NULL || LIST_NEXT(child, sibling) != NULL) {
+		krwlock_read_unlock(&vm_rmap_lock);
+		o->ref_count--;
+		vm_object_unlock(o);
+		return NULL;
+	}
+	locked = vm_object_lock_try(child);
+	krwlock_read_unlock(&vm_rmap_lock);
+	if (!locked) {
+		vm_object_unlock(o);
+		PROBE("release_to_child: child busy");
+		sys_yield();
+		return o;
+	}
+	o->ref_count--;
+	vm_object_unlock(o);
+	if (child->ref_count == 0) {		/* on its way out: it will release o itself */
+		vm_object_unlock(child);
+		return NULL;
+	}
+	child->ref_count++;
+	vm_object_collapse(child);
+	vm_object_unlock(child);
+	return child;
+}
+
+void
+vm_object_deallocate(struct vm_object *o)
+{
+	while (o != NULL) {
+		if (!(o->flags & OBJ_INTERNAL)) {
+			external_release(o);
+			return;
+		}
+		vm_object_lock(o);
+		KASSERT(o->ref_count > 0);
+		if (o->ref_count == 2) {
+			o = release_to_child(o);
+			continue;
+		}
+		if (--o->ref_count > 0) {
+			vm_object_unlock(o);
+			return;
+		}
+		o->flags |= OBJ_DEAD;
+		o = terminate(o);
+	}
+}
+
+/*
+ * External objects and their cache
+ */
+
+struct vm_object *
+vm_object_for_pager(struct vm_pager *pager)
+{
+	struct vm_object *o;
+
+	vm_count(v_lookups);
+	for (;;) {
+		uint32_t ticket;
+		bool dead;
+
+		kmutex_lock(&cache_lock);
+		o = pager->object;
+		if (o == NULL)
+			break;
+		vm_object_lock(o);
+		dead = o->flags & OBJ_DEAD;
+		if (!dead) {
+			if (o->flags & OBJ_CACHED) {
+				TAILQ_REMOVE(&cached, o, cache);
+				ncached--;
+				o->flags &= (uint16_t)~OBJ_CACHED;
+			}
+			o->ref_count++;
+			vm_object_unlock(o);
+			kmutex_unlock(&cache_lock);
+			vm_count(v_hits);
+			return o;
+		}
+		ticket = event_prepare(pager);
+		vm_object_unlock(o);
+		kmutex_unlock(&cache_lock);
+		(void)event_wait(pager, ticket, EVENT_FOREVER);
+	}
+	o = vm_object_allocate((vm_pindex_t)pager->npages);
+	if (o != NULL) {
+		o->flags = 0;
+		o->pager = pager;
+		handle_ref(&pager->handle);
+		pager->object = o;
+	}
+	kmutex_unlock(&cache_lock);
+	return o;
+}
+
+void
+vm_object_uncache(struct vm_pager *pager)
+{
+	struct vm_object *o;
+
+	kmutex_lock(&cache_lock);
+	o = pager->object;
+	if (o != NULL) {
+		vm_object_lock(o);
+		if (o->flags & OBJ_CACHED) {
+			TAILQ_REMOVE(&cached, o, cache);
+			ncached--;
+			o->flags = (uint16_t)((o->flags & ~OBJ_CACHED) | OBJ_DEAD);
+			vm_object_unlock(o);
+		} else {
+			vm_object_unlock(o);
+			o = NULL;
+		}
+	}
+	kmutex_unlock(&cache_lock);
+	if (o != NULL)
+		terminate_external(o);
+}
+
+/*
+ * Shadows and copies
+ */
+
+bool
+vm_object_shadow(struct vm_object **object, vm_pindex_t *offset, vm_pindex_t npages)
+{
+	struct vm_object *s = vm_object_allocate(npages);
+
+	if (s == NULL)
+		return false;
+	krwlock_write(&vm_rmap_lock);
+	s->shadow = *object;
+	s->shadow_offset = *offset;
+	LIST_INSERT_HEAD(&(*object)->children, s, sibling);
+	krwlock_write_unlock(&vm_rmap_lock);
+	*object = s;
+	*offset = 0;
+	return true;
+}
+
+/* Pages of o in [lo, hi) that are wired, one after the other. */
+static struct vm_page *
+next_wired(struct vm_object *o, vm_pindex_t *i, vm_pindex_t hi)
+{
+	struct vm_page *m;
+
+	for (; (m = radix_next(&o->pages, i)) != NULL && *i < hi; ++*i)
+		if (m->wire_count != 0 && !(m->flags & PG_FAKE))
+			return m;
+	return NULL;
+}
+
+/* A page of the copy for every wired page of o.  false: no frames; none is left. */
+static bool
+copy_wired_prepare(struct vm_object *o, struct vm_object *c)
+{
+	vm_pindex_t hi = c->shadow_offset + c->size, i = c->shadow_offset;
+	struct vm_page *m;
+
+	for (; o->wired_pages != 0 && (m = next_wired(o, &i, hi)) != NULL; i++) {
+		if (vm_page_alloc(c, i - c->shadow_offset, PHYSMEM_OVERWRITE) != NULL)
+			continue;
+		for (i = 0; (m = radix_next(&c->pages, &i)) != NULL;)
+			vm_page_free(m);
+		return false;
+	}
+	return true;
+}
+
+static bool
+page_differs(struct vm_page *a, struct vm_page *b)
+{
+	void *p = window_map(WINDOW_SOURCE, a->pfn, 1), *q = window_map(WINDOW_TARGET, b->pfn, 1);
+	bool differs = memcmp(p, q, PAGE_SIZE) != 0;
+
+	window_unmap(q);
+	window_unmap(p);
+	return differs;
+}
+
+/*
+ * Fill the pages that copy_wired_prepare() made.  Wired pages stay writable meanwhile, so they
+ * are copied until a second look finds them as they were copied: then all of them were so
+ * at one instant between the looks.  Pages that never hold still are taken as they come.
+ */
+static void
+copy_wired(struct vm_object *o, struct vm_object *c)
+{
+	bool again = true;
+	struct vm_page *m;
+	vm_pindex_t i;
+
+	for (int n = 0; again && n < COLLECT_MAX; n++) {
+		again = false;
+		for (i = 0; (m = radix_next(&c->pages, &i)) != NULL; i++) {
+			struct vm_page *w = vm_page_lookup(o, i + c->shadow_offset);
+
+			if (n == 0 || page_differs(w, m)) {
+				physmem_copy(w->pfn, m->pfn, 1);
+				again = true;
+			}
+		}
+	}
+	for (i = 0; (m = radix_next(&c->pages, &i)) != NULL; i++) {
+		m->flags = (uint16_t)((m->flags & ~PG_FAKE) | PG_MODIFIED);
+		vm_page_activate(m);
+		vm_page_wakeup(m);
+		vm_count(v_pushes);
+	}
+}
+
+/* Lock o and its live copy, if any.  => c, which is above both, is locked. */
+static struct vm_object *
+lock_with_copy(struct vm_object *o)
+{
+	for (;;) {
+		struct vm_object *old;
+
+		vm_object_lock(o);
+		old = o->copy;
+		if (old == NULL)
+			return NULL;
+		if (vm_object_lock_try(old)) {
+			if (old->ref_count > 0)
+				return old;
+			vm_object_unlock(old);	/* dying; it looks for itself before it clears o->copy */
+			return NULL;
+		}
+		vm_object_unlock(o);
+		PROBE("vm_object_copy: old copy busy");
+		sys_yield();
+	}
+}
+
+enum kern_return
+vm_object_copy(struct vm_object *o, vm_pindex_t lo, vm_pindex_t hi, bool cut,
+    struct vm_object **copy, vm_pindex_t *copy_lo)
+{
+	struct vm_object *c = vm_object_allocate(0), *old;
+
+	if (c == NULL)
+		return KERN_RESOURCE_SHORTAGE;
+	vm_object_lock(c);
+	old = lock_with_copy(o);
+	if (old != NULL && old->pages.count == 0 && old->pager == NULL &&
+	    old->shadow_offset <= lo && old->shadow_offset + old->size >= hi) {
+		/* Nothing was written since the last copy: it is this one, too. */
+		old->ref_count++;
+		*copy = old;
+		*copy_lo = old->shadow_offset;
+		if (cut)
+			o->flags |= OBJ_CUT;
+		vm_object_unlock(o);
+		vm_object_unlock(old);
+		vm_object_unlock(c);
+		vm_object_free(c);
+		return KERN_SUCCESS;
+	}
+	if (old != NULL) {
+		lo = MIN(lo, old->shadow_offset);
+		hi = MAX(hi, old->shadow_offset + old->size);
+	}
+	c->shadow_offset = lo;
+	c->size = hi - lo;
+	if (!copy_wired_prepare(o, c)) {
+		vm_object_unlock(o);
+		if (old != NULL)
+			vm_object_unlock(old);
+		physmem_unreserve(&c->home);
+		vm_object_unlock(c);
+		vm_object_free(c);
+		return KERN_RESOURCE_SHORTAGE;
+	}
+
+	krwlock_write(&vm_rmap_lock);
+	c->shadow = o;
+	LIST_INSERT_HEAD(&o->children, c, sibling);
+	if (old != NULL) {
+		LIST_REMOVE(old, sibling);
+		LIST_INSERT_HEAD(&c->children, old, sibling);
+		old->shadow = c;
+		old->shadow_offset -= lo;
+		c->ref_count++;		/* old's; its reference on o is now c's */
+	} else {
+		o->ref_count++;
+	}
+	krwlock_write_unlock(&vm_rmap_lock);
+	o->copy = c;
+	if (cut)
+		o->flags |= OBJ_CUT;
+
+	vm_object_protect(o, lo, hi, VM_PROT_READ | VM_PROT_EXECUTE, PMAP_KEEP_WIRED);
+	copy_wired(o, c);
+
+	vm_object_unlock(o);
+	if (old != NULL)
+		vm_object_unlock(old);
+	vm_object_unlock(c);
+	*copy = c;
+	*copy_lo = lo;
+	return KERN_SUCCESS;
+}
+
+/*
+ * Cuts
+ */
+
+void
+vm_cut_begin(struct vm_cut *cut)
+{
+	locks_assert_none();
+	cut->objects = NULL;
+	kmutex_lock(&cut_lock);
+	while (cut_busy) {
+		uint32_t ticket = event_prepare(&cut_busy);
+
+		kmutex_unlock(&cut_lock);
+		(void)event_wait(&cut_busy, ticket, EVENT_FOREVER);
+		kmutex_lock(&cut_lock);
+	}
+	cut_busy = true;
+	kmutex_unlock(&cut_lock);
+}
+
+void
+vm_cut_add(struct vm_cut *cut, struct vm_object *o)
+{
+	if (o == NULL || o->cut_listed)
+		return;
+	vm_object_reference(o);
+	o->cut_listed = true;
+	o->cut_next = cut->objects;
+	cut->objects = o;
+}
+
+void
+vm_cut_thaw(struct vm_cut *cut)
+{
+	struct vm_object *o;
+
+	while ((o = cut->objects) != NULL) {
+		cut->objects = o->cut_next;
+		o->cut_listed = false;
+		vm_object_lock(o);
+		o->flags &= (uint16_t)~(OBJ_CUT | OBJ_FROZEN);
+		vm_object_unlock(o);
+		event_wake(&o->flags);
+		vm_object_deallocate(o);
+	}
+}
+
+void
+vm_cut_end(struct vm_cut *cut)
+{
+	KASSERT(cut->objects == NULL);
+	kmutex_lock(&cut_lock);
+	cut_busy = false;
+	kmutex_unlock(&cut_lock);
+	event_wake(&cut_busy);
+}

@@ -1,0 +1,177 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+#ifndef VM_OBJECT_H
+#define VM_OBJECT_H
+
+/*
+ * Memory objects: what is mapped.
+ *
+ *            copy
+ *      +-----------+
+ *      |           v			S has no page of its own at i: it is read
+ *   +-----+ shadow +-----+		through to B.  B may be anything; if B is
+ *   |  B  |<-------|  S  |		written, and B->copy is S, B's old page is
+ *   +-----+        +-----+		PUSHED to S first (asymmetric copy).  If S is
+ *					written, B's page is COPIED UP (symmetric).
+ *
+ * A SHADOW object holds what differs from the object below it, seen from above.  A
+ * COPY object is a shadow whose backing object is still written: it must get
+ * every page before that page changes.  An object has at most one copy; a newer
+ * copy is put between the object and the older one:  O <- C2 <- C1.
+ *
+ * The copy covers pages [shadow_offset, shadow_offset + size) of the object; a newer
+ * copy covers at least what an older one does, so a push goes to O->copy or
+ * nowhere.
+ *
+ * Which lock guards a member: O the object's own, R the reverse map's (written
+ * with it held for writing and, where both are named, O too: read under either), P
+ * the pagers' (object cache), c constant after creation.
+ *
+ * LOCK ORDER among objects: down the chain, top first.  A copy object, being above, is
+ * only tried while its backing object is held.
+ */
+
+#include <sys/queue.h>
+
+#include "kern/lock.h"
+#include "kern/radix.h"
+#include "kern/types.h"
+#include "physmem.h"
+#include "vm_page.h"
+
+struct pmap;
+struct vm_pager;
+struct vm_object;
+
+/* An object as it is mapped somewhere: the reverse map's link, part of a map entry.  All: R. */
+struct vm_mapping {
+	LIST_ENTRY(vm_mapping) link;	/* in object->mappings, if object is not null */
+	struct vm_object *object;
+	struct pmap *pmap;
+	vm_offset_t start, end;
+	vm_pindex_t offset;		/* page of the object that is at start */
+};
+
+#define OBJ_INTERNAL	0x01	/* c: anonymous: its pager, if any, is the default pager */
+#define OBJ_DEAD	0x02	/* O: being terminated */
+#define OBJ_CUT		0x04	/* O: part of a cut that is not complete: writers wait */
+#define OBJ_FROZEN	0x20	/* O: being rolled back: who would see it waits */
+#define OBJ_PIPWNT	0x08	/* O: somebody waits for paging_in_progress to be 0 */
+#define OBJ_CACHED	0x10	/* O and P: unreferenced, in the object cache */
+
+struct vm_object {
+	struct kmutex lock;
+	uint32_t ref_count;		/* O: mappings, shadows above, snapshots, faults under way */
+	uint32_t paging_in_progress;	/* O: faults with a busy page here: no collapse, no end */
+	uint32_t wired_pages;		/* O */
+	uint16_t flags;			/* OBJ_* */
+	vm_pindex_t size;		/* c; in pages */
+	struct radix pages;		/* O: pindex to vm_page */
+
+	struct vm_object *shadow;	/* O, R: the object below, referenced */
+	vm_pindex_t shadow_offset;	/* O, R: our page 0 is its page shadow_offset */
+	struct vm_object *copy;		/* O: the copy above, not referenced; copy->shadow == this */
+	LIST_HEAD(, vm_object) children; /* R: the objects that shadow this one */
+	LIST_ENTRY(vm_object) sibling;	/* R */
+	LIST_HEAD(, vm_mapping) mappings; /* R */
+
+	struct vm_pager *pager;		/* O; c for external objects */
+	vm_pindex_t paging_offset;	/* O: our page 0 is the pager's page paging_offset */
+
+	struct physmem_home home;	/* O: frames reserved for us */
+	int64_t home_first;		/* O: our page that belongs into its first frame */
+	bool home_tried;		/* O */
+	vm_pindex_t bypass_hint;	/* O: a page that stood in the way of the last bypass */
+
+	struct vm_object *cut_next;	/* owned by the cut under way */
+	bool cut_listed;		/* ditto */
+	TAILQ_ENTRY(vm_object) cache;	/* P */
+};
+
+#define VM_CHAIN_MAX	16	/* deeper pages are copied up even to be read */
+
+static inline void vm_object_lock(struct vm_object *o) { kmutex_lock(&o->lock); }
+static inline void vm_object_unlock(struct vm_object *o) { kmutex_unlock(&o->lock); }
+static inline bool vm_object_lock_try(struct vm_object *o) { return kmutex_trylock(&o->lock); }
+
+void vm_object_init(void);
+void vm_object_fini(void);
+uint64_t vm_object_count(void);
+
+/* A new anonymous object of so many pages, with one reference.  Null: no memory. */
+struct vm_object *vm_object_allocate(vm_pindex_t npages);
+/* The object of a pager, new or found, with a reference more.  Null: no memory. */
+struct vm_object *vm_object_for_pager(struct vm_pager *);
+void vm_object_reference(struct vm_object *);	/* => not locked */
+/* => no lock is held; may write pages out, and take a chain down with it, iteratively. */
+void vm_object_deallocate(struct vm_object *);
+/* The users' handle of the pager is gone: drop its object from the cache. */
+void vm_object_uncache(struct vm_pager *);
+
+/*
+ * Put a new shadow of npages over *object, from *offset on; takes over the
+ * reference.  *object becomes the shadow, *offset 0.  false: no memory.
+ */
+bool vm_object_shadow(struct vm_object **object, vm_pindex_t *offset, vm_pindex_t npages);
+
+/*
+ * Asymmetric copy of pages [lo, hi): *copy, referenced, holds the contents of
+ * now, for ever; page p of the object is page p - *copy_lo of it.  Nobody can write to those
+ * pages without a fault when this returns, but for wired ones, which have been
+ * copied.  cut: writers of the object wait until vm_cut_thaw().
+ * => KERN_RESOURCE_SHORTAGE: nothing has changed.  No object is locked.
+ */
+enum kern_return vm_object_copy(struct vm_object *, vm_pindex_t lo, vm_pindex_t hi, bool cut,
+    struct vm_object **copy, vm_pindex_t *copy_lo);
+
+/*
+ * A cut: copies of several objects at one instant.  Writers of the objects wait from their own copy until
+ * vm_cut_thaw(), so nobody can write to one object what it learnt after another was copied.  One cut
+ * happens at a time: who begins one waits, holding no lock, until the last one has ended.
+ */
+struct vm_cut {
+	struct vm_object *objects;	/* referenced */
+};
+void vm_cut_begin(struct vm_cut *);
+void vm_cut_add(struct vm_cut *, struct vm_object *);	/* null: nothing.  => not locked */
+void vm_cut_thaw(struct vm_cut *);	/* let the objects' writers go on.  => no lock held */
+void vm_cut_end(struct vm_cut *);	/* let the next cut begin */
+
+/* Give the memory of an object back.  => empty, unlinked, nobody can find it. */
+void vm_object_free(struct vm_object *);
+
+/* Merge with, or bypass, what is below as far as possible.  => locked, and so at the end. */
+void vm_object_collapse(struct vm_object *);
+
+void vm_object_pip_add(struct vm_object *);	/* => locked */
+void vm_object_pip_done(struct vm_object *);	/* => locked */
+
+/* Where page pindex would best live; 0: anywhere.  => locked */
+vm_pfn_t vm_object_home_frame(struct vm_object *, vm_pindex_t);
+/* Does the object's pager have the page?  => locked; only for queryable pagers, else false. */
+bool vm_object_paged_out(struct vm_object *, vm_pindex_t);
+
+/*
+ * The reverse map.  vm_rmap_lock guards which object is mapped where and
+ * which object shadows which.
+ */
+extern struct krwlock vm_rmap_lock;		/* RANK_RMAP */
+
+void vm_mapping_set(struct vm_mapping *, struct vm_object *, vm_pindex_t offset);	/* null: unlink */
+void vm_mapping_resize(struct vm_mapping *, vm_offset_t start, vm_offset_t end, vm_pindex_t offset);
+
+/* Keep at most prot for pages [lo, hi) in every mapping of the object itself.  => locked */
+void vm_object_protect(struct vm_object *, vm_pindex_t lo, vm_pindex_t hi, vm_prot_t prot,
+    unsigned pmap_flags);
+/* Keep at most prot in every mapping of the page, through whatever chain.  => its object locked */
+void vm_object_page_protect(struct vm_page *, vm_prot_t prot);
+/*
+ * `top' has, or is about to have, a page of its own at pindex that differs from m
+ * further down: unmap m from all that is mapped through top.  Where it is wired there,
+ * `with' is entered in its place, and takes over the wirings.
+ * => m's object and top are locked.  with: in top, busy, filled.
+ */
+void vm_object_shoot(struct vm_object *top, vm_pindex_t pindex, struct vm_page *m,
+    struct vm_page *with);
+bool vm_object_page_mapped(struct vm_page *);	/* for assertions.  => its object locked */
+
+#endif

@@ -1,0 +1,220 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+
+/*
+ * Resident pages: allocation, the busy protocol, and the queues.
+ */
+
+#include <string.h>
+
+#include "kern/assert.h"
+#include "kern/event.h"
+#include "kern/lock.h"
+#include "kern/slab.h"
+#include "vm_meter.h"
+#include "vm_object.h"
+#include "vm_page.h"
+#include "vm_pageout.h"
+
+struct kmutex vm_page_queue_lock;
+struct vm_page_tailq vm_page_queue_active, vm_page_queue_inactive;
+uint64_t vm_page_active_count, vm_page_inactive_count, vm_page_wire_count;
+
+static struct slab vm_page_slab;
+
+void
+vm_page_init(void)
+{
+	slab_init(&vm_page_slab, "vm_page", sizeof(struct vm_page), 8);
+	kmutex_init(&vm_page_queue_lock, RANK_PAGEQ);
+	TAILQ_INIT(&vm_page_queue_active);
+	TAILQ_INIT(&vm_page_queue_inactive);
+	vm_page_active_count = vm_page_inactive_count = vm_page_wire_count = 0;
+}
+
+void
+vm_page_fini(void)
+{
+	slab_fini(&vm_page_slab);
+}
+
+struct vm_page *
+vm_page_lookup(struct vm_object *object, vm_pindex_t pindex)
+{
+	KASSERT(kmutex_held(&object->lock));
+	return radix_lookup(&object->pages, pindex);
+}
+
+struct vm_page *
+vm_page_alloc_fake(struct vm_object *object, vm_pindex_t pindex)
+{
+	struct vm_page *m;
+
+	KASSERT(kmutex_held(&object->lock));
+	KASSERT(pindex < object->size);
+	m = slab_alloc(&vm_page_slab);
+	if (m == NULL)
+		return NULL;
+	m->object = object;
+	m->pindex = pindex;
+	m->flags = PG_BUSY | PG_FAKE;
+	if (radix_insert(&object->pages, pindex, m) != 0) {
+		slab_free(&vm_page_slab, m);
+		return NULL;
+	}
+	return m;
+}
+
+bool
+vm_page_give_frame(struct vm_page *m, enum physmem_fill fill)
+{
+	KASSERT(m->flags & PG_BUSY);
+	if (physmem_is_low())
+		vm_pageout_kick();
+	if (m->pfn == 0)
+		m->pfn = physmem_alloc(vm_object_home_frame(m->object, m->pindex), fill);
+	else if (fill == PHYSMEM_ZERO)
+		physmem_zero(m->pfn);
+	return m->pfn != 0;
+}
+
+struct vm_page *
+vm_page_alloc(struct vm_object *object, vm_pindex_t pindex, enum physmem_fill fill)
+{
+	struct vm_page *m = vm_page_alloc_fake(object, pindex);
+
+	if (m != NULL && !vm_page_give_frame(m, fill)) {
+		vm_page_free(m);
+		return NULL;
+	}
+	return m;
+}
+
+void
+vm_page_free(struct vm_page *m)
+{
+	KASSERT(kmutex_held(&m->object->lock));
+	KASSERT(m->wire_count == 0);
+	KASSERT_SLOW(m->pfn == 0 || !vm_object_page_mapped(m));
+	vm_page_dequeue(m);
+	(void)radix_remove(&m->object->pages, m->pindex);
+	if (m->pfn != 0)
+		physmem_free(m->pfn);
+	/* A waiter sleeps on the address alone; the slab keeps its memory. */
+	if (m->flags & PG_WANTED)
+		event_wake(m);
+	slab_free(&vm_page_slab, m);
+}
+
+bool
+vm_page_rename(struct vm_page *m, struct vm_object *object, vm_pindex_t pindex)
+{
+	KASSERT(kmutex_held(&m->object->lock) && kmutex_held(&object->lock));
+	if (radix_insert(&object->pages, pindex, m) != 0)
+		return false;
+	(void)radix_remove(&m->object->pages, m->pindex);
+	if (m->wire_count != 0) {
+		m->object->wired_pages--;
+		object->wired_pages++;
+	}
+	/* The pageout daemon finds objects by the pages on its queues. */
+	kmutex_lock(&vm_page_queue_lock);
+	m->object = object;
+	kmutex_unlock(&vm_page_queue_lock);
+	m->pindex = pindex;
+	return true;
+}
+
+void
+vm_page_wakeup(struct vm_page *m)
+{
+	KASSERT(kmutex_held(&m->object->lock));
+	KASSERT(m->flags & PG_BUSY);
+	m->flags &= (uint16_t)~PG_BUSY;
+	if (m->flags & PG_WANTED) {
+		m->flags &= (uint16_t)~PG_WANTED;
+		event_wake(m);
+	}
+}
+
+/* => queue lock held */
+static void
+unqueue(struct vm_page *m)
+{
+	if (m->queue == PQ_ACTIVE) {
+		TAILQ_REMOVE(&vm_page_queue_active, m, pageq);
+		vm_page_active_count--;
+	} else if (m->queue == PQ_INACTIVE) {
+		TAILQ_REMOVE(&vm_page_queue_inactive, m, pageq);
+		vm_page_inactive_count--;
+	}
+	m->queue = PQ_NONE;
+}
+
+void
+vm_page_activate(struct vm_page *m)
+{
+	KASSERT(kmutex_held(&m->object->lock));
+	if (m->queue == PQ_ACTIVE)
+		return;
+	if (m->queue == PQ_INACTIVE)
+		vm_count(v_reactivated);
+	kmutex_lock(&vm_page_queue_lock);
+	unqueue(m);
+	if (m->wire_count == 0) {
+		TAILQ_INSERT_TAIL(&vm_page_queue_active, m, pageq);
+		vm_page_active_count++;
+		m->queue = PQ_ACTIVE;
+	}
+	kmutex_unlock(&vm_page_queue_lock);
+}
+
+void
+vm_page_deactivate(struct vm_page *m)
+{
+	KASSERT(kmutex_held(&m->object->lock));
+	kmutex_lock(&vm_page_queue_lock);
+	if (m->wire_count == 0 && m->queue != PQ_INACTIVE) {
+		unqueue(m);
+		TAILQ_INSERT_TAIL(&vm_page_queue_inactive, m, pageq);
+		vm_page_inactive_count++;
+		m->queue = PQ_INACTIVE;
+	}
+	kmutex_unlock(&vm_page_queue_lock);
+}
+
+void
+vm_page_dequeue(struct vm_page *m)
+{
+	if (m->queue == PQ_NONE)
+		return;
+	kmutex_lock(&vm_page_queue_lock);
+	unqueue(m);
+	kmutex_unlock(&vm_page_queue_lock);
+}
+
+void
+vm_page_wire(struct vm_page *m)
+{
+	KASSERT(kmutex_held(&m->object->lock));
+	if (m->wire_count++ != 0)
+		return;
+	m->object->wired_pages++;
+	kmutex_lock(&vm_page_queue_lock);
+	unqueue(m);
+	vm_page_wire_count++;
+	kmutex_unlock(&vm_page_queue_lock);
+}
+
+void
+vm_page_unwire(struct vm_page *m)
+{
+	KASSERT(kmutex_held(&m->object->lock));
+	KASSERT(m->wire_count > 0);
+	if (--m->wire_count != 0)
+		return;
+	m->object->wired_pages--;
+	kmutex_lock(&vm_page_queue_lock);
+	vm_page_wire_count--;
+	kmutex_unlock(&vm_page_queue_lock);
+	vm_page_activate(m);
+}

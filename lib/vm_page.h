@@ -1,0 +1,94 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+#ifndef VM_PAGE_H
+#define VM_PAGE_H
+
+/*
+ * Resident pages: a frame that belongs to an object at an offset.
+ *
+ * Which lock guards a member: O the object's, Q the page queues', c constant
+ * while the page is in an object and busy or its object locked.
+ *
+ * BUSY is the only thing that is held across I/O, waits and calls of the pmap.
+ * Whoever sets it owns the page: nobody else maps it, moves it, frees it or
+ * looks at its bytes.  Who meets a busy page waits on it and starts again, for
+ * afterwards it may be gone.
+ *
+ * Invariants (vm_audit.c walks them):
+ *   - a page is in its object's tree at its pindex, and in no other object;
+ *   - two pages never have the same frame;
+ *   - a page on a queue is neither wired nor busy-fake;
+ *   - a page that any pmap maps writable is MODIFIED, in the top object of the
+ *     entry it is mapped through, and not owed to a copy object.
+ */
+
+#include <sys/queue.h>
+
+#include "kern/types.h"
+#include "physmem.h"
+
+struct vm_object;
+
+enum vm_page_queue { PQ_NONE, PQ_ACTIVE, PQ_INACTIVE };
+
+#define PG_BUSY		0x01	/* O: somebody owns it; wait */
+#define PG_WANTED	0x02	/* O: somebody waits */
+#define PG_FAKE		0x04	/* O: a placeholder; its frame holds nothing yet */
+#define PG_MODIFIED	0x08	/* O: differs from what the pager has (Mach: not `clean') */
+#define PG_REFERENCED	0x10	/* O: entered in a pmap since the pageout daemon last looked */
+#define PG_LAUNDRY	0x20	/* O: being written by its pager */
+
+struct vm_page {
+	struct vm_object *object;	/* c; O */
+	TAILQ_ENTRY(vm_page) pageq;	/* Q: place in its queue */
+	vm_pindex_t pindex;		/* c: page of the object */
+	vm_pfn_t pfn;			/* c: its frame; 0: none yet (a placeholder) */
+	uint16_t flags;			/* O: PG_* */
+	uint8_t queue;			/* enum vm_page_queue; changed under O and Q, read under either */
+	uint8_t spare;
+	uint32_t wire_count;		/* O: wirings; not 0: on no queue */
+};
+
+void vm_page_init(void);
+void vm_page_fini(void);
+
+/* The page at pindex, or null.  => object locked. */
+struct vm_page *vm_page_lookup(struct vm_object *, vm_pindex_t);
+
+/*
+ * A new page at pindex, BUSY and FAKE.  With a frame at the object's home if
+ * possible.
+ * => object locked; nothing is at pindex.
+ * => null: no frame (or no memory for the page): unlock and vm_wait().
+ */
+struct vm_page *vm_page_alloc(struct vm_object *, vm_pindex_t, enum physmem_fill);
+
+/* A placeholder: BUSY and FAKE without a frame.  As vm_page_alloc(). */
+struct vm_page *vm_page_alloc_fake(struct vm_object *, vm_pindex_t);
+/* Give a placeholder its frame.  false: none to be had.  => object locked, page busy. */
+bool vm_page_give_frame(struct vm_page *, enum physmem_fill);
+
+/*
+ * Free it and wake who waits for it.
+ * => object locked; no pmap maps it; not wired; busy by us, or not at all.
+ */
+void vm_page_free(struct vm_page *);
+
+/* Move it to another place, keeping its frame. false: no memory; nothing changed.  => both objects locked. */
+bool vm_page_rename(struct vm_page *, struct vm_object *, vm_pindex_t);
+
+void vm_page_wakeup(struct vm_page *);		/* drop BUSY, wake.  => object locked, ours */
+
+/* Queues.  => object locked (the queues' lock is taken inside). */
+void vm_page_activate(struct vm_page *);	/* to the active queue, unless wired */
+void vm_page_deactivate(struct vm_page *);
+void vm_page_dequeue(struct vm_page *);
+void vm_page_wire(struct vm_page *);
+void vm_page_unwire(struct vm_page *);		/* the last one activates it */
+
+/* The queues themselves, for the pageout daemon and the meter. */
+TAILQ_HEAD(vm_page_tailq, vm_page);
+extern struct kmutex vm_page_queue_lock;	/* RANK_PAGEQ; guards what follows */
+extern struct vm_page_tailq vm_page_queue_active, vm_page_queue_inactive;
+extern uint64_t vm_page_active_count, vm_page_inactive_count, vm_page_wire_count;
+
+#endif

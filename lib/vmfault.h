@@ -1,0 +1,537 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+#ifndef VMFAULT_H
+#define VMFAULT_H
+
+/*
+ * vmfault: Mach virtual memory as a library.
+ *
+ * A process hands address ranges to vmfault; from then on a page fault in
+ * them is answered in the process itself, by the fault algorithm of Mach and
+ * 4.4BSD running in a SIGSEGV handler.  That makes snapshots, copies and
+ * views of gigabytes cheap: nothing is copied until it is written.
+ *
+ * Conventions
+ *
+ *   - A function returns 0 (or a count, where it says so) on success and a
+ *     negative errno on failure; on failure nothing has changed, and what the
+ *     arguments point to is untouched, except where a function says otherwise.
+ *   - Addresses and sizes are in bytes and must be multiples of VMF_PAGE_SIZE,
+ *     except where "any alignment" is said.  A size of zero, a range that
+ *     wraps around, an unknown flag or a null pointer is -EINVAL.
+ *   - "Managed" means: inside the address range of a task of this library.
+ *     A range that is not managed, or not mapped from end to end, is -EFAULT.
+ *   - Tasks, pagers and snapshots are named by handles, not by pointers.  A
+ *     handle that was released, or never given out, is -EBADF, always.
+ *   - Before vmf_init() and after vmf_fini() every call returns -ENODEV.
+ *   - -ENOMEM: no address space, no memory for the library's own bookkeeping,
+ *     or (where page frames are needed at once) the budget is used up.
+ *   - MT-safe: every function may be called by any number of threads at any
+ *     time.  None is async-signal-safe unless it says so: a handler that
+ *     interrupted the same thread inside the library would wait for itself
+ *     were it not that the library blocks all signals while it holds a lock;
+ *     so calling from a handler is safe, but it may take long.
+ *   - Touching managed memory is safe everywhere, in signal handlers too.
+ *   - errno is never changed.
+ *
+ * Errors in a touch.  What the kernel would do for its own memory, vmfault
+ * does for the managed: SIGSEGV/SEGV_MAPERR where nothing is mapped,
+ * SIGSEGV/SEGV_ACCERR where the protection forbids it, SIGBUS/BUS_ADRERR
+ * where a pager failed or lies beyond its end, and SIGBUS/BUS_OBJERR, with a
+ * message on standard error, when the budget of frames is used up and nothing
+ * can be paged out.  si_addr is the address that was touched.
+ *
+ * fork().  The child of a plain fork() has none of the managed memory: a
+ * touch there raises SIGSEGV, and every call returns -ENODEV.  exec(),
+ * posix_spawn() and vfork() are not affected.
+ */
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define VMF_VERSION_MAJOR	0
+#define VMF_VERSION_MINOR	1
+#define VMF_VERSION_PATCH	0
+
+#define VMF_PAGE_SIZE		4096u
+
+#if defined(__GNUC__)
+#define VMF_API __attribute__((__visibility__("default")))
+#else
+#define VMF_API
+#endif
+
+/* Handles.  0 is never a valid one. */
+typedef uint64_t vmf_task_t;		/* an address range with a map of its own */
+typedef uint64_t vmf_pager_t;		/* a source of pages */
+typedef uint64_t vmf_snapshot_t;	/* the contents of ranges at an instant */
+
+/* The task that vmf_init() makes; good wherever a vmf_task_t is asked for. */
+#define VMF_TASK_DEFAULT	UINT64_C(1)
+
+/* Protections; the values of PROT_READ, PROT_WRITE and PROT_EXEC. */
+#define VMF_PROT_NONE		0
+#define VMF_PROT_READ		1
+#define VMF_PROT_WRITE		2	/* a writable page is readable too */
+#define VMF_PROT_EXECUTE	4
+#define VMF_PROT_DEFAULT	(VMF_PROT_READ | VMF_PROT_WRITE)
+#define VMF_PROT_ALL		(VMF_PROT_READ | VMF_PROT_WRITE | VMF_PROT_EXECUTE)
+
+/*
+ * Lifecycle
+ */
+
+struct vmf_config {
+	size_t size;		/* sizeof(struct vmf_config); VMF_CONFIG_INIT sets it */
+	uint64_t memory;	/* budget: bytes of resident page frames at most;
+				   0: what the machine has */
+	uint64_t address_space;	/* bytes of address space of the default task; 0: 1 TiB,
+				   512 MiB on a 32-bit machine, less where that is refused */
+	uint32_t mappings;	/* kernel mappings used at most (vm.max_map_count is the
+				   process's limit); 0: most of what is left of the limit */
+	uint32_t flags;		/* VMF_CONFIG_* */
+};
+
+#define VMF_CONFIG_INIT		{ sizeof(struct vmf_config), 0, 0, 0, 0 }
+#define VMF_CONFIG_QUIET	1u	/* no messages on standard error */
+
+/*
+ * Start the library: reserve address space, make the frame pool and take
+ * SIGSEGV and SIGBUS (the handlers found are called for faults that are not
+ * ours).  config may be null for the defaults.
+ *
+ * -EALREADY	it is running
+ * -EINVAL	config->size is unknown, a flag is unknown, memory is less than
+ *		64 pages, or mappings is less than 64
+ * -ENOMEM	the address space or the frame pool was refused
+ * -EMFILE	no descriptor left (also -ENFILE)
+ */
+VMF_API int vmf_init(const struct vmf_config *config);
+
+/*
+ * End the library: every range, view, snapshot and pager goes, addresses and
+ * frames go back to the kernel, the signal actions found at vmf_init() are
+ * restored where ours still stand.  No other thread may be inside the library
+ * or touch managed memory.
+ *
+ * -EDEADLK	called from a pager's callback
+ */
+VMF_API int vmf_fini(void);
+
+/* "0.1.0", the version of the library that runs.  Never fails. */
+VMF_API const char *vmf_version(void);
+
+/*
+ * Tasks: a task is an address range [base, base + size) with a map of its
+ * own (Mach's task, without its threads).  Ranges of tasks do not overlap,
+ * every thread can touch all of them.
+ */
+
+/* Make an empty task of size bytes of address space. */
+VMF_API int vmf_task_create(size_t size, vmf_task_t *task);
+
+/*
+ * Make a task that is to the given one what a child of fork() is to its
+ * parent: at the same offset from its base it has shared, copied or no
+ * memory, as the inheritance of each region says (Mach's vm_map_fork).
+ * Copies are copy-on-write.  The cut is one instant, as with snapshots.
+ */
+VMF_API int vmf_task_fork(vmf_task_t parent, vmf_task_t *child);
+
+/*
+ * Unmap all that the task has and give its addresses back.
+ *
+ * -EPERM	task is VMF_TASK_DEFAULT
+ */
+VMF_API int vmf_task_destroy(vmf_task_t task);
+
+/* Where a task's addresses are; either pointer may be null. */
+VMF_API int vmf_task_range(vmf_task_t task, void **base, size_t *size);
+
+/*
+ * Memory
+ */
+
+#define VMF_FIXED	1u	/* at *addr exactly, or -EEXIST where a page of it is taken */
+
+/*
+ * Allocate zero-filled memory, readable and writable, copied to a forked
+ * task.  Where it lies is returned in *addr; without VMF_FIXED what *addr
+ * held does not matter.
+ *
+ * -EEXIST	VMF_FIXED, and something is mapped there
+ * -EFAULT	VMF_FIXED, and the range is not the task's
+ * -ENOMEM	no room in the task's address range
+ * -EBADF	no such task
+ */
+VMF_API int vmf_allocate(vmf_task_t task, void **addr, size_t size, unsigned flags);
+
+#define VMF_MAP_SHARED	2u	/* writes go to the pager's object, all mappings see them */
+#define VMF_MAP_PRIVATE	4u	/* writes are copy-on-write, the pager never sees them */
+
+/*
+ * Map [offset, offset + size) of a pager's object.  Exactly one of
+ * VMF_MAP_SHARED and VMF_MAP_PRIVATE; prot is VMF_PROT_* or'ed together and
+ * is the maximum protection too, but a private mapping may always be made
+ * writable later.
+ *
+ * As vmf_allocate(), and
+ * -EBADF	no such task or pager
+ * -EINVAL	the range does not fit the object's size rounded up to pages
+ */
+VMF_API int vmf_map(vmf_task_t task, void **addr, size_t size, unsigned flags,
+    vmf_pager_t pager, uint64_t offset, int prot);
+
+/*
+ * Remove what is mapped in the range; its addresses may be given out again.
+ * Holes in it are allowed.  Snapshots of it stay as they are.
+ *
+ * -EFAULT	the range is not managed
+ * -EBUSY	a page in it is held by vmf_fault_in()
+ */
+VMF_API int vmf_unmap(void *addr, size_t size);
+
+/*
+ * Change the protection.  VMF_PROT_WRITE implies VMF_PROT_READ.
+ *
+ * -EACCES	more than the maximum protection allows
+ */
+VMF_API int vmf_protect(void *addr, size_t size, int prot);
+
+/* Lower the maximum protection, and with it the protection. */
+VMF_API int vmf_protect_max(void *addr, size_t size, int prot);
+
+enum vmf_inherit {
+	VMF_INHERIT_SHARE = 0,	/* parent and child see each other's writes */
+	VMF_INHERIT_COPY = 1,	/* the child has a copy (the default) */
+	VMF_INHERIT_NONE = 2	/* the child has nothing there */
+};
+
+/* Say what vmf_task_fork() gives to the child. */
+VMF_API int vmf_inherit(void *addr, size_t size, enum vmf_inherit inheritance);
+
+enum vmf_advice {
+	VMF_ADVICE_NORMAL = 0,		/* adapt to what is seen */
+	VMF_ADVICE_RANDOM = 1,		/* no neighbours: fault single pages */
+	VMF_ADVICE_SEQUENTIAL = 2	/* large clusters at once */
+};
+
+/* Say how the range will be touched.  Advice changes speed, never contents. */
+VMF_API int vmf_advise(void *addr, size_t size, enum vmf_advice advice);
+
+/*
+ * Wire: make every page of the range resident and mapped with all that its
+ * protection allows, and keep it so: no fault is taken there until the
+ * matching vmf_unwire().  Wirings nest.  Copies and snapshots of wired memory
+ * are made at once, by copying.
+ *
+ * -EAGAIN	the budget of frames does not allow it; nothing stays wired
+ * -EIO		a pager failed; nothing stays wired
+ * -EACCES	the range has a page without access
+ * -EINVAL	vmf_unwire(): a page of the range is not wired
+ */
+VMF_API int vmf_wire(void *addr, size_t size);
+VMF_API int vmf_unwire(void *addr, size_t size);
+
+/*
+ * Copy [src, src + size) over [dst, dst + size), copy-on-write (Mach's
+ * vm_copy).  Both ranges must be mapped, src readable and dst writable; they
+ * may belong to different tasks.  Where dst is shared or wired its pages are
+ * copied at once.  dst keeps its protections and inheritance.
+ *
+ * -EINVAL	the ranges overlap
+ * -EACCES	src is not readable or dst is not writable
+ * -EIO, -ENOMEM	an immediate copy met a pager error, or the budget; pages
+ *		before it may have been copied
+ */
+VMF_API int vmf_copy(void *dst, const void *src, size_t size);
+
+/*
+ * Move bytes between managed memory and a buffer of the caller's, with an
+ * error where a touch would raise a signal.  Any alignment and size (0 is
+ * allowed).  The buffer is touched like any memory: it may be managed too.
+ * Bytes before an error may have been moved.
+ *
+ * -EFAULT	not managed, or not mapped
+ * -EACCES	the protection forbids it
+ * -EIO		the pager failed
+ * -ENXIO	beyond the end of the pager's object
+ * -ENOMEM	the budget of frames is used up
+ */
+VMF_API int vmf_read(const void *src, void *buf, size_t size);
+VMF_API int vmf_write(void *dst, const void *buf, size_t size);
+
+/*
+ * For system calls.  The kernel raises no signal when a system call meets a
+ * page that has not been faulted in: the call fails with EFAULT, or is cut
+ * short.  Between vmf_fault_in() and vmf_fault_release() every page that the
+ * range touches (any alignment) is resident and mapped for prot, whatever
+ * other threads do.  Holds nest and should be short: a snapshot copies held
+ * pages at once.
+ *
+ *	vmf_fault_in(buf, n, VMF_PROT_WRITE);
+ *	got = read(fd, buf, n);
+ *	vmf_fault_release(buf, n);
+ *
+ * Errors as vmf_read(); and vmf_fault_release() returns
+ * -EINVAL	where the range is not held
+ */
+VMF_API int vmf_fault_in(const void *addr, size_t size, int prot);
+VMF_API int vmf_fault_release(const void *addr, size_t size);
+
+/*
+ * Information
+ */
+
+struct vmf_region {
+	void *addr;			/* first byte */
+	size_t size;			/* in bytes */
+	vmf_task_t task;
+	int prot, max_prot;		/* VMF_PROT_* */
+	enum vmf_inherit inheritance;
+	enum vmf_advice advice;
+	uint32_t wired;			/* wirings of the region */
+	uint32_t shared;		/* 1: another region shares its pages */
+	uint64_t offset;		/* in the object that backs it */
+	uint32_t chain;			/* objects in its shadow chain; 0: never touched */
+	uint32_t reserved;
+};
+
+/*
+ * The region that contains addr (any alignment), or the next one of the same
+ * task above it.
+ *
+ * -EFAULT	addr is not managed
+ * -ENOENT	nothing is mapped there or above
+ */
+VMF_API int vmf_region(const void *addr, struct vmf_region *region);
+
+/* Bits of vmf_page_info(). */
+#define VMF_PAGE_RESIDENT	1u	/* has a frame */
+#define VMF_PAGE_MAPPED		2u	/* a touch takes no fault */
+#define VMF_PAGE_WRITABLE	4u	/* a write takes no fault */
+#define VMF_PAGE_MODIFIED	8u	/* written, or writable, since it was last clean */
+#define VMF_PAGE_WIRED		16u
+#define VMF_PAGE_SHADOWED	32u	/* its frame belongs to an object further down */
+#define VMF_PAGE_PAGED_OUT	64u	/* its pager has it */
+
+/* One byte of VMF_PAGE_* for each page of the range into vec (size / VMF_PAGE_SIZE bytes). */
+VMF_API int vmf_page_info(const void *addr, size_t size, unsigned char *vec);
+
+/*
+ * Counters since vmf_init() and gauges of now.  The names that begin with v_
+ * are those of 4.4BSD's struct vmmeter.  New members come at the end;
+ * size must be set to sizeof(struct vmf_stats) by the caller.
+ */
+struct vmf_stats {
+	uint64_t size;
+
+	/* counters */
+	uint64_t v_vm_faults;		/* calls of vm_fault */
+	uint64_t v_lookups;		/* object cache lookups */
+	uint64_t v_hits;		/* object cache hits */
+	uint64_t v_zfod;		/* pages zero-filled on demand */
+	uint64_t v_cow_faults;		/* pages copied up on a write */
+	uint64_t v_pushes;		/* pages pushed to a copy object */
+	uint64_t v_pageins;		/* pages read from pagers */
+	uint64_t v_pageouts;		/* pages written to pagers */
+	uint64_t v_reactivated;		/* pages taken back from the inactive queue */
+	uint64_t v_scan;		/* pages looked at by the pageout daemon */
+	uint64_t v_swpin;		/* pageins of anonymous memory */
+	uint64_t v_swpout;		/* pageouts of anonymous memory */
+	uint64_t v_collapses;		/* shadow objects merged with their backing object */
+	uint64_t v_bypasses;		/* backing objects bypassed */
+	uint64_t v_clustered;		/* pages entered beside the one that faulted */
+	uint64_t v_restarts;		/* faults that had to start again */
+	uint64_t v_soft;		/* faults on pages that were resident */
+	uint64_t v_intrans;		/* faults that waited for a busy page */
+	uint64_t v_pager_errors;	/* I/O errors of pagers */
+	uint64_t v_frame_waits;		/* faults that waited for a frame */
+	uint64_t v_forgets;		/* mappings dropped for the mapping budget */
+	uint64_t v_map_calls;		/* system calls that changed mappings */
+	uint64_t v_snapshots;		/* snapshots taken */
+	uint64_t v_rollbacks;		/* rollbacks */
+
+	/* gauges, in pages unless said otherwise */
+	uint64_t v_page_count;		/* budget */
+	uint64_t v_free_count;		/* frames left of it */
+	uint64_t v_active_count;
+	uint64_t v_inactive_count;
+	uint64_t v_wire_count;
+	uint64_t v_dirty_free_count;	/* freed, not yet given back to the kernel */
+	uint64_t mappings;		/* kernel mappings in use */
+	uint64_t mappings_max;		/* budget of them */
+	uint64_t objects;		/* VM objects */
+	uint64_t entries;		/* map entries */
+	uint64_t snapshots;		/* snapshots alive */
+	uint64_t metadata;		/* bytes of memory for the library's own structures */
+};
+
+/* -EINVAL	stats->size is not that of a known version */
+VMF_API int vmf_statistics(struct vmf_stats *stats);
+
+/*
+ * Pagers of the user's own
+ *
+ * The callbacks run on threads of the library's, several at once if
+ * several faults ask.  They may touch managed memory that does not
+ * depend on the same pager, and call the library.  buf is private to the
+ * call.  A callback that takes longer than the deadline makes the fault fail
+ * with SIGBUS (or -EIO); what it returns later is thrown away.
+ */
+
+#define VMF_PAGER_HOLE	0	/* get: no page here; zeros, or what lies below */
+
+struct vmf_pager_ops {
+	size_t size;		/* sizeof(struct vmf_pager_ops) */
+
+	/*
+	 * Fill buf with up to len bytes (whole pages) from offset.  Return
+	 * the number of bytes filled, VMF_PAGER_HOLE if the page at offset
+	 * does not exist, or a negative errno: -ENXIO beyond the end, else an
+	 * I/O error.  A short answer is fine: the rest of its last page is
+	 * zeros, pages after that are asked for again when they are needed.
+	 */
+	int64_t (*get)(void *cookie, uint64_t offset, void *buf, size_t len);
+
+	/*
+	 * Take len bytes (whole pages) at offset.  Return len or less (the
+	 * rest will be tried again later), or a negative errno.  Null: a
+	 * read-only pager; its object can only be mapped private or without
+	 * VMF_PROT_WRITE.
+	 */
+	int64_t (*put)(void *cookie, uint64_t offset, const void *buf, size_t len);
+
+	/* 1 if the page at offset exists, 0 if not.  Null: every page does. */
+	int (*has_page)(void *cookie, uint64_t offset);
+
+	/* The pager is gone; cookie will not be used again.  May be null. */
+	void (*terminate)(void *cookie);
+};
+
+/*
+ * Make a pager of size bytes.  deadline is in milliseconds, 0 for 10,000.
+ * *ops is copied.
+ */
+VMF_API int vmf_pager_create(const struct vmf_pager_ops *ops, void *cookie,
+    uint64_t size, unsigned deadline, vmf_pager_t *pager);
+
+/* Write modified pages of the object in [offset, offset + size) back with put().
+ * -EIO	at least one page could not be written; it stays in memory, modified. */
+VMF_API int vmf_pager_sync(vmf_pager_t pager, uint64_t offset, uint64_t size);
+
+/* Drop the handle.  The pager lives on until its last mapping, copy and
+ * snapshot are gone; then modified pages are put() and terminate() is called. */
+VMF_API int vmf_pager_release(vmf_pager_t pager);
+
+/*
+ * Snapshots
+ *
+ * A snapshot holds the contents of one or several ranges at one instant,
+ * which lies between the call and its return.  Whatever any thread wrote
+ * before that instant is in it, nothing that was written after is; a thread
+ * that writes during the call waits until it is over.  Memory that is wired
+ * or held by vmf_fault_in() stays writable, so writes to it by other threads
+ * during the call may be in the snapshot in part.
+ *
+ * What a snapshot costs later: the first write to each page copies it.
+ */
+
+struct vmf_range {
+	void *addr;
+	size_t size;
+};
+
+/*
+ * Take a snapshot of n ranges, of one task or several.  The ranges must be
+ * readable, mapped, and not overlap.
+ *
+ * -EINVAL	n is 0 or ranges overlap
+ * -EACCES	part of a range is not readable
+ * -ENOMEM	also: no frames to copy the wired pages
+ */
+VMF_API int vmf_snapshot_create(const struct vmf_range *ranges, size_t n, vmf_snapshot_t *snapshot);
+
+/*
+ * Map [offset, offset + size) of range number `range` of a snapshot into a
+ * task.  prot VMF_PROT_READ: a view of it.  With VMF_PROT_WRITE: writes are
+ * copy-on-write, private to this mapping, never seen by the snapshot.  A view is
+ * ordinary managed memory: it can be unmapped, copied, and be in a snapshot
+ * itself.  flags and *addr as in vmf_allocate().
+ */
+VMF_API int vmf_snapshot_map(vmf_snapshot_t snapshot, size_t range, size_t offset, size_t size,
+    vmf_task_t task, void **addr, unsigned flags, int prot);
+
+/* Read bytes of a snapshot without mapping it; any alignment.  Errors as vmf_read(). */
+VMF_API int vmf_snapshot_read(vmf_snapshot_t snapshot, size_t range, size_t offset, void *buf, size_t size);
+
+/*
+ * Make the ranges that the snapshot was taken of what they were then, at one
+ * instant.  Costs what was written since.  The snapshot stays, as do all
+ * others, and can be rolled back to again.  Protections and inheritance of the
+ * ranges stay as they are now.
+ *
+ * -EFAULT	part of a range is not mapped any more
+ * -EBUSY	part of a range is held by vmf_fault_in()
+ * -ENOMEM	no frames to keep what other snapshots need; the ranges are as
+ *		they were before the call
+ */
+VMF_API int vmf_snapshot_rollback(vmf_snapshot_t snapshot);
+
+struct vmf_extent {
+	size_t offset;		/* from the start of the range */
+	size_t size;
+};
+
+/*
+ * Enumerate the pages of range number `range` whose bytes differ between
+ * snapshot a and snapshot b, or, with b 0, between a and the memory now.  b must
+ * be of the same range.  Starts at *cursor (0 at first), stores up to n
+ * extents in order, advances *cursor, and returns how many were stored: 0
+ * means the end.
+ *
+ * -EINVAL	no such range, the ranges of a and b differ, or n is 0
+ * -EFAULT	b is 0 and part of the range is not mapped any more
+ */
+VMF_API int vmf_snapshot_diff(vmf_snapshot_t a, vmf_snapshot_t b, size_t range, size_t *cursor,
+    struct vmf_extent *extents, size_t n);
+
+/* Release a snapshot, in any order.  Views of it stay. */
+VMF_API int vmf_snapshot_release(vmf_snapshot_t snapshot);
+
+/*
+ * Threads and signals
+ */
+
+struct sigaction;
+
+/*
+ * A thread that runs on a stack in managed memory needs another stack for the
+ * fault handler: give the calling thread an alternate signal stack of the
+ * library's (sigaltstack).  It goes with the thread.  Not needed for
+ * ordinary threads.  The part of the stack that is in use at the call, and at
+ * the start of the thread, must be resident: vmf_wire() it.
+ *
+ * -EALREADY	the thread has an alternate stack
+ */
+VMF_API int vmf_thread_attach(void);
+VMF_API int vmf_thread_detach(void);
+
+/*
+ * sigaction() for SIGSEGV and SIGBUS, after vmf_init(): the action is called for
+ * faults that are not ours and for those that we turn into signals, with its
+ * mask and flags.  A program that calls sigaction() itself for these must call
+ * the handler it replaced for faults it does not know.  Signal-safe.
+ *
+ * -EINVAL	another signal
+ */
+VMF_API int vmf_sigaction(int signum, const struct sigaction *act, struct sigaction *oldact);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif /* VMFAULT_H */
