@@ -44,7 +44,7 @@ range_ok(const void *addr, size_t size)
 {
 	vm_offset_t s = (vm_offset_t)addr;
 
-	return (s & PAGE_MASK) == 0 && (size & PAGE_MASK) == 0 && size != 0 && s + size > s;
+	return s != 0 && (s & PAGE_MASK) == 0 && (size & PAGE_MASK) == 0 && size != 0 && s + size > s;
 }
 
 /* Bytes that do not wrap around, cut into the pages that they touch. */
@@ -53,7 +53,7 @@ bytes_ok(const void *addr, size_t size, vm_offset_t *s, vm_offset_t *e)
 {
 	vm_offset_t a = (vm_offset_t)addr;
 
-	if (a + size < a || round_page(a + size) < a)
+	if (a == 0 || a + size < a || round_page(a + size) < a)
 		return false;
 	*s = trunc_page(a);
 	*e = round_page(a + size);

@@ -134,7 +134,7 @@ vmf_page_info(const void *addr, size_t size, unsigned char *vec)
 
 	if (!vm_running())
 		return -ENODEV;
-	if (vec == NULL || (s & PAGE_MASK) != 0 || (size & PAGE_MASK) != 0 || size == 0 || s + size < s)
+	if (vec == NULL || s == 0 || (s & PAGE_MASK) != 0 || (size & PAGE_MASK) != 0 || size == 0 || s + size < s)
 		return -EINVAL;
 	for (size_t done = 0; done < size && error == 0; ) {
 		unsigned char bits[256];

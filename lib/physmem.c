@@ -208,7 +208,13 @@ physmem_init(uint64_t budget_pages, uint64_t max_span)
 void
 physmem_fini(void)
 {
+	struct avl_node *n;
+
 	KASSERT(pm.nused == 0);
+	while ((n = avl_first(&pm.free)) != NULL) {
+		avl_remove(&pm.free, n);
+		slab_free(&pm.extents, container_of(n, struct extent, node));
+	}
 	window_fini();
 	(void)sys_munmap(pm.used, 2 * pm.bitmap_bytes);
 	slab_fini(&pm.extents);

@@ -132,14 +132,12 @@ deliver(int sig, siginfo_t *si, ucontext_t *uc, bool refault)
 	kmutex_unlock(&chain_lock);
 	trap_leave(&old);
 
-	if (!(act.sa_flags & SA_SIGINFO)) {
-		if (act.sa_handler == SIG_IGN && si->si_code <= 0)
-			return;
-		/* A fault cannot be ignored. */
-		if (act.sa_handler == SIG_DFL || act.sa_handler == SIG_IGN) {
-			default_action(sig, si, uc, refault);
-			return;
-		}
+	if (act.sa_handler == SIG_IGN && si->si_code <= 0)
+		return;
+	/* A fault cannot be ignored. */
+	if (act.sa_handler == SIG_DFL || act.sa_handler == SIG_IGN) {
+		default_action(sig, si, uc, refault);
+		return;
 	}
 	mask = to_kernel(&uc->uc_sigmask) | to_kernel(&act.sa_mask);
 	if (!(act.sa_flags & SA_NODEFER))

@@ -469,6 +469,8 @@ copy_wired(struct vm_object *o, struct vm_object *c)
 	}
 	for (i = 0; (m = radix_next(&c->pages, &i)) != NULL; i++) {
 		m->flags = (uint16_t)((m->flags & ~PG_FAKE) | PG_MODIFIED);
+		/* Older copies are read through this one now, and see its page. */
+		vm_object_shoot(c, i, vm_page_lookup(o, i + c->shadow_offset), m);
 		vm_page_activate(m);
 		vm_page_wakeup(m);
 		vm_count(v_pushes);

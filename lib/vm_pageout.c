@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 
 /*
- * The pageout pd.
+ * The pageout daemon.
  *
  * Locks: the queues' lock comes after the objects', so the daemon takes a page from a queue,
  * tries its object, and turns to the next page if it is held: it waits for nobody.  While

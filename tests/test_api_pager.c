@@ -82,7 +82,7 @@ has_page(void *cookie, uint64_t offset)
 {
 	struct store *s = cookie;
 
-	return offset / PG < s->pages && !s->hole[offset / PG];
+	return offset / PG >= s->pages || !s->hole[offset / PG];	/* the end is get()'s to tell */
 }
 
 static void
