@@ -341,7 +341,7 @@ pager_object(struct vm_pager *pager, bool shared, vm_pindex_t offset, vm_pindex_
 	*at = offset;
 	if (shared)
 		return 0;
-	result = vm_object_copy(o, offset, offset + npages, false, object, &lo);
+	result = vm_object_copy(o, offset, offset + npages, NULL, object, &lo);
 	*at = offset - lo;
 	vm_object_deallocate(o);
 	return errno_of(result);

@@ -219,6 +219,14 @@ relieve(struct pmap *pmap, uint64_t goal)
 	kmutex_unlock(&list_lock);
 }
 
+/* After rights were taken away: that may have cut runs.  => locked, no run half done */
+static void
+settle(struct pmap *pmap)
+{
+	if (atomic_load_explicit(&total_runs, memory_order_relaxed) > budget)
+		relieve(pmap, budget / 4 * 3);
+}
+
 /* Reserved address space again, whatever it takes.  => locked */
 static void
 must_unmap(struct pmap *pmap, size_t i, size_t j)
@@ -428,6 +436,7 @@ pmap_protect(struct pmap *pmap, vm_offset_t s, vm_offset_t e, vm_prot_t prot, un
 	}
 	if (run)
 		limit_run(pmap, start, changed, run_prot);
+	settle(pmap);
 	kmutex_unlock(&pmap->lock);
 }
 
@@ -456,6 +465,7 @@ pmap_remove(struct pmap *pmap, vm_offset_t s, vm_offset_t e)
 			*d = NULL;
 		}
 	}
+	settle(pmap);
 	kmutex_unlock(&pmap->lock);
 }
 
@@ -469,6 +479,7 @@ pmap_page_limit(struct pmap *pmap, vm_offset_t va, vm_pfn_t pfn, vm_prot_t prot)
 	pte = pte_get(pmap, i);
 	if (PTE_PFN(pte) == pfn && (pte & PTE_PROT & ~(unsigned)prot) != 0)
 		limit_run(pmap, i, i, pte & PTE_PROT & prot);
+	settle(pmap);
 	kmutex_unlock(&pmap->lock);
 }
 

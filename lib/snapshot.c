@@ -10,7 +10,8 @@
  * THE INSTANT.  All maps concerned are locked for writing, so no fault enters anything in them.  Each
  * object is copied: its writable mappings are revoked, and it is marked OBJ_CUT, which makes
  * writers wait that come through other maps.  So from the moment that its copy is taken no byte
- * of an object changes before the cut ends; a thread that was refused waits, and cannot
+ * of an object changes before the cut ends, wired pages excepted, which are copied when all
+ * else stands still; a thread that was refused waits, and cannot
  * write anywhere else what it would have done afterwards.  The instant is the last revocation:
  * what is in the snapshot was written before it, and whoever wrote something that is not
  * in it did so after all of it.
@@ -317,6 +318,7 @@ snapshot_create(const struct vmf_range *ranges, size_t n, uint64_t *name)
 			error = take_range(snap, i, maps_of(&set, ranges[i].addr), &cut);
 			PROBE("snapshot_create: between ranges");
 		}
+		vm_cut_collect(&cut);
 		maps_simplify(&set, ranges, n);
 		maps_unlock(&set);
 	}

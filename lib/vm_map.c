@@ -176,21 +176,16 @@ vm_map_lock_range(struct vm_map *map, vm_offset_t s, vm_offset_t end, bool whole
 bool
 vm_map_entry_own(struct vm_map_entry *e)
 {
-	vm_pindex_t npages = (vm_pindex_t)atop(entry_end(e) - entry_start(e));
 	struct vm_object *o = e->map.object;
-	vm_pindex_t offset = e->map.offset;
 
-	if (o != NULL && !e->needs_copy)
-		return true;
 	if (o == NULL) {
-		o = vm_object_allocate(npages);
+		o = vm_object_allocate((vm_pindex_t)atop(entry_end(e) - entry_start(e)));
 		if (o == NULL)
 			return false;
-		offset = 0;
-	} else if (!vm_object_shadow(&o, &offset, npages)) {
+		vm_mapping_set(&e->map, o, 0);
+	} else if (e->needs_copy && !vm_object_shadow(&e->map)) {
 		return false;
 	}
-	vm_mapping_set(&e->map, o, offset);
 	e->needs_copy = false;
 	return true;
 }

@@ -246,7 +246,7 @@ vm_map_copy_object(struct vm_map *map, struct vm_map_entry *e, bool symmetric, s
 		*object = o;
 		return KERN_SUCCESS;
 	}
-	if (e->wired_count != 0 && symmetric) {
+	if (e->wired_count != 0 && symmetric && cut == NULL) {
 		*object = vm_object_allocate(npages);
 		if (*object == NULL)
 			return KERN_RESOURCE_SHORTAGE;
@@ -256,7 +256,7 @@ vm_map_copy_object(struct vm_map *map, struct vm_map_entry *e, bool symmetric, s
 		*offset = 0;
 		return result;
 	}
-	if (symmetric && !e->shared && (o->flags & OBJ_INTERNAL) && is_sole_mapping(e) &&
+	if (symmetric && e->wired_count == 0 && !e->shared && (o->flags & OBJ_INTERNAL) && is_sole_mapping(e) &&
 	    !vm_map_is_held(map, entry_start(e), entry_end(e))) {
 		vm_object_lock(o);
 		o->ref_count++;
@@ -266,11 +266,9 @@ vm_map_copy_object(struct vm_map *map, struct vm_map_entry *e, bool symmetric, s
 		*object = o;
 		return KERN_SUCCESS;
 	}
-	result = vm_object_copy(o, e->map.offset, e->map.offset + npages, cut != NULL, object, &lo);
+	result = vm_object_copy(o, e->map.offset, e->map.offset + npages, cut, object, &lo);
 	if (result == KERN_SUCCESS)
 		*offset = e->map.offset - lo;
-	if (result == KERN_SUCCESS && cut != NULL)
-		vm_cut_add(cut, o);
 	return result;
 }
 
@@ -447,6 +445,7 @@ vm_map_fork(struct vm_map *parent)
 	    e = vm_map_entry_next(e))
 		if (e->inheritance != VM_INHERIT_NONE)
 			result = fork_entry(parent, e, child, &cut, &reaper);
+	vm_cut_collect(&cut);
 	krwlock_write_unlock(&child->lock);
 	krwlock_write_unlock(&parent->lock);
 	PROBE("vm_map_fork: before the end of the cut");

@@ -388,19 +388,25 @@ vm_object_uncache(struct vm_pager *pager)
  */
 
 bool
-vm_object_shadow(struct vm_object **object, vm_pindex_t *offset, vm_pindex_t npages)
+vm_object_shadow(struct vm_mapping *map)
 {
-	struct vm_object *s = vm_object_allocate(npages);
+	struct vm_object *s = vm_object_allocate((vm_pindex_t)atop(map->end - map->start));
 
 	if (s == NULL)
 		return false;
+	/*
+	 * In one step: once the shadow can be found as the only one above the object, the two may be
+	 * merged, and the object must not be mapped any more.
+	 */
 	krwlock_write(&vm_rmap_lock);
-	s->shadow = *object;
-	s->shadow_offset = *offset;
-	LIST_INSERT_HEAD(&(*object)->children, s, sibling);
+	s->shadow = map->object;
+	s->shadow_offset = map->offset;
+	LIST_INSERT_HEAD(&map->object->children, s, sibling);
+	LIST_REMOVE(map, link);
+	map->object = s;
+	map->offset = 0;
+	LIST_INSERT_HEAD(&s->mappings, map, link);
 	krwlock_write_unlock(&vm_rmap_lock);
-	*object = s;
-	*offset = 0;
 	return true;
 }
 
@@ -416,7 +422,10 @@ next_wired(struct vm_object *o, vm_pindex_t *i, vm_pindex_t hi)
 	return NULL;
 }
 
-/* A page of the copy for every wired page of o.  false: no frames; none is left. */
+/*
+ * A placeholder in the copy for every wired page of o, which is wired once more, so that it stays until it is
+ * copied.  false: no frames; nothing has changed.  => both locked
+ */
 static bool
 copy_wired_prepare(struct vm_object *o, struct vm_object *c)
 {
@@ -424,10 +433,14 @@ copy_wired_prepare(struct vm_object *o, struct vm_object *c)
 	struct vm_page *m;
 
 	for (; o->wired_pages != 0 && (m = next_wired(o, &i, hi)) != NULL; i++) {
-		if (vm_page_alloc(c, i - c->shadow_offset, PHYSMEM_OVERWRITE) != NULL)
+		if (vm_page_alloc(c, i - c->shadow_offset, PHYSMEM_OVERWRITE) != NULL) {
+			vm_page_wire(m);
 			continue;
-		for (i = 0; (m = radix_next(&c->pages, &i)) != NULL;)
+		}
+		for (i = 0; (m = radix_next(&c->pages, &i)) != NULL;) {
+			vm_page_unwire(vm_page_lookup(o, i + c->shadow_offset));
 			vm_page_free(m);
+		}
 		return false;
 	}
 	return true;
@@ -444,37 +457,58 @@ page_differs(struct vm_page *a, struct vm_page *b)
 	return differs;
 }
 
-/*
- * Fill the pages that copy_wired_prepare() made.  Wired pages stay writable meanwhile, so they
- * are copied until a second look finds them as they were copied: then all of them were so
- * at one instant between the looks.  Pages that never hold still are taken as they come.
- */
-static void
-copy_wired(struct vm_object *o, struct vm_object *c)
+/* Copy what is new or has changed to the placeholders.  Returns whether anything was.  => no lock */
+static bool
+collect(struct vm_object *c, bool first)
 {
-	bool again = true;
+	struct vm_object *o = c->cut_from;
+	bool again = false;
 	struct vm_page *m;
-	vm_pindex_t i;
 
-	for (int n = 0; again && n < COLLECT_MAX; n++) {
-		again = false;
-		for (i = 0; (m = radix_next(&c->pages, &i)) != NULL; i++) {
-			struct vm_page *w = vm_page_lookup(o, i + c->shadow_offset);
+	vm_object_lock(c);
+	vm_object_lock(o);
+	for (vm_pindex_t i = 0; (m = radix_next(&c->pages, &i)) != NULL; i++) {
+		struct vm_page *w;
 
-			if (n == 0 || page_differs(w, m)) {
-				physmem_copy(w->pfn, m->pfn, 1);
-				again = true;
-			}
+		if (!(m->flags & PG_FAKE))
+			continue;
+		w = vm_page_lookup(o, i + c->cut_offset);
+		if (first || page_differs(w, m)) {
+			physmem_copy(w->pfn, m->pfn, 1);
+			again = true;
 		}
 	}
-	for (i = 0; (m = radix_next(&c->pages, &i)) != NULL; i++) {
+	vm_object_unlock(o);
+	vm_object_unlock(c);
+	return again;
+}
+
+/* The placeholders are pages.  => no lock */
+static void
+collected(struct vm_object *c)
+{
+	struct vm_object *o = c->cut_from;
+	struct vm_page *m;
+
+	vm_object_lock(c);
+	vm_object_lock(o);
+	for (vm_pindex_t i = 0; (m = radix_next(&c->pages, &i)) != NULL; i++) {
+		struct vm_page *w;
+
+		if (!(m->flags & PG_FAKE))
+			continue;
+		w = vm_page_lookup(o, i + c->cut_offset);
 		m->flags = (uint16_t)((m->flags & ~PG_FAKE) | PG_MODIFIED);
 		/* Older copies are read through this one now, and see its page. */
-		vm_object_shoot(c, i, vm_page_lookup(o, i + c->shadow_offset), m);
+		vm_object_shoot(c, i, w, m);
+		vm_page_unwire(w);
 		vm_page_activate(m);
 		vm_page_wakeup(m);
 		vm_count(v_pushes);
 	}
+	vm_object_pip_done(c);
+	vm_object_unlock(o);
+	vm_object_unlock(c);
 }
 
 /* Lock o and its live copy, if any.  => c, which is above both, is locked. */
@@ -500,46 +534,10 @@ lock_with_copy(struct vm_object *o)
 	}
 }
 
-enum kern_return
-vm_object_copy(struct vm_object *o, vm_pindex_t lo, vm_pindex_t hi, bool cut,
-    struct vm_object **copy, vm_pindex_t *copy_lo)
+/* Put c between o and its older copy, if any.  => all locked */
+static void
+link_copy(struct vm_object *c, struct vm_object *o, struct vm_object *old)
 {
-	struct vm_object *c = vm_object_allocate(0), *old;
-
-	if (c == NULL)
-		return KERN_RESOURCE_SHORTAGE;
-	vm_object_lock(c);
-	old = lock_with_copy(o);
-	if (old != NULL && old->pages.count == 0 && old->pager == NULL &&
-	    old->shadow_offset <= lo && old->shadow_offset + old->size >= hi) {
-		/* Nothing was written since the last copy: it is this one, too. */
-		old->ref_count++;
-		*copy = old;
-		*copy_lo = old->shadow_offset;
-		if (cut)
-			o->flags |= OBJ_CUT;
-		vm_object_unlock(o);
-		vm_object_unlock(old);
-		vm_object_unlock(c);
-		vm_object_free(c);
-		return KERN_SUCCESS;
-	}
-	if (old != NULL) {
-		lo = MIN(lo, old->shadow_offset);
-		hi = MAX(hi, old->shadow_offset + old->size);
-	}
-	c->shadow_offset = lo;
-	c->size = hi - lo;
-	if (!copy_wired_prepare(o, c)) {
-		vm_object_unlock(o);
-		if (old != NULL)
-			vm_object_unlock(old);
-		physmem_unreserve(&c->home);
-		vm_object_unlock(c);
-		vm_object_free(c);
-		return KERN_RESOURCE_SHORTAGE;
-	}
-
 	krwlock_write(&vm_rmap_lock);
 	c->shadow = o;
 	LIST_INSERT_HEAD(&o->children, c, sibling);
@@ -547,26 +545,78 @@ vm_object_copy(struct vm_object *o, vm_pindex_t lo, vm_pindex_t hi, bool cut,
 		LIST_REMOVE(old, sibling);
 		LIST_INSERT_HEAD(&c->children, old, sibling);
 		old->shadow = c;
-		old->shadow_offset -= lo;
+		old->shadow_offset -= c->shadow_offset;
 		c->ref_count++;		/* old's; its reference on o is now c's */
 	} else {
 		o->ref_count++;
 	}
 	krwlock_write_unlock(&vm_rmap_lock);
 	o->copy = c;
-	if (cut)
+}
+
+enum kern_return
+vm_object_copy(struct vm_object *o, vm_pindex_t lo, vm_pindex_t hi, struct vm_cut *cut,
+    struct vm_object **copy, vm_pindex_t *copy_lo)
+{
+	struct vm_object *c = vm_object_allocate(0), *old, *unused = NULL;
+	enum kern_return result = KERN_SUCCESS;
+	struct vm_cut own = { 0 };
+	bool wired = false;
+
+	if (c == NULL)
+		return KERN_RESOURCE_SHORTAGE;
+	vm_object_lock(c);
+	old = lock_with_copy(o);
+	if (old != NULL && old->shadow_offset <= lo && old->shadow_offset + old->size >= hi &&
+	    ((old->pages.count == 0 && old->pager == NULL) || (cut != NULL && o->cut_listed))) {
+		/* Nothing was written since the last copy, or that was of this very instant: it serves. */
+		old->ref_count++;
+		*copy = old;
+		*copy_lo = old->shadow_offset;
+		unused = c;
+	} else {
+		if (old != NULL) {
+			lo = MIN(lo, old->shadow_offset);
+			hi = MAX(hi, old->shadow_offset + old->size);
+		}
+		*copy = c;
+		*copy_lo = c->shadow_offset = lo;
+		c->size = hi - lo;
+		if (copy_wired_prepare(o, c)) {
+			wired = c->pages.count != 0;
+			link_copy(c, o, old);
+			vm_object_protect(o, lo, hi, VM_PROT_READ | VM_PROT_EXECUTE, PMAP_KEEP_WIRED);
+		} else {
+			unused = c;
+			result = KERN_RESOURCE_SHORTAGE;
+		}
+	}
+	if (result == KERN_SUCCESS && cut != NULL)
 		o->flags |= OBJ_CUT;
-
-	vm_object_protect(o, lo, hi, VM_PROT_READ | VM_PROT_EXECUTE, PMAP_KEEP_WIRED);
-	copy_wired(o, c);
-
+	if (wired) {
+		vm_object_pip_add(c);
+		c->ref_count++;
+		c->cut_from = o;
+		c->cut_offset = lo;
+	}
 	vm_object_unlock(o);
 	if (old != NULL)
 		vm_object_unlock(old);
+	physmem_unreserve(unused != NULL ? &c->home : &(struct physmem_home){ 0 });
 	vm_object_unlock(c);
-	*copy = c;
-	*copy_lo = lo;
-	return KERN_SUCCESS;
+	if (unused != NULL)
+		vm_object_free(unused);
+	if (wired) {
+		struct vm_cut *where = cut != NULL ? cut : &own;
+
+		c->cut_next = where->copies;
+		where->copies = c;
+	}
+	vm_cut_collect(&own);
+	vm_cut_thaw(&own);
+	if (result == KERN_SUCCESS && cut != NULL)
+		vm_cut_add(cut, o);
+	return result;
 }
 
 /*
@@ -577,7 +627,7 @@ void
 vm_cut_begin(struct vm_cut *cut)
 {
 	locks_assert_none();
-	cut->objects = NULL;
+	*cut = (struct vm_cut){ 0 };
 	kmutex_lock(&cut_lock);
 	while (cut_busy) {
 		uint32_t ticket = event_prepare(&cut_busy);
@@ -602,10 +652,31 @@ vm_cut_add(struct vm_cut *cut, struct vm_object *o)
 }
 
 void
+vm_cut_collect(struct vm_cut *cut)
+{
+	struct vm_object *c;
+	bool again = true;
+
+	/* Pages that never hold still are taken as they come. */
+	for (int n = 0; again && n < COLLECT_MAX; n++) {
+		again = false;
+		for (c = cut->copies; c != NULL; c = c->cut_next)
+			again |= collect(c, n == 0);
+		PROBE("vm_cut_collect: between looks");
+	}
+	for (c = cut->copies; c != NULL; c = c->cut_next)
+		collected(c);
+}
+
+void
 vm_cut_thaw(struct vm_cut *cut)
 {
 	struct vm_object *o;
 
+	while ((o = cut->copies) != NULL) {
+		cut->copies = o->cut_next;
+		vm_object_deallocate(o);
+	}
 	while ((o = cut->objects) != NULL) {
 		cut->objects = o->cut_next;
 		o->cut_listed = false;

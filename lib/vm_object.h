@@ -83,11 +83,15 @@ struct vm_object {
 	vm_pindex_t bypass_hint;	/* O: a page that stood in the way of the last bypass */
 
 	struct vm_object *cut_next;	/* owned by the cut under way */
-	bool cut_listed;		/* ditto */
+	bool cut_listed;		/* ditto: it is in the cut's list */
+	struct vm_object *cut_from;	/* ditto: where the placeholders' pages are to be copied from ... */
+	vm_pindex_t cut_offset;		/* ... and at what offset; chains may grow meanwhile */
 	TAILQ_ENTRY(vm_object) cache;	/* P */
 };
 
 #define VM_CHAIN_MAX	16	/* deeper pages are copied up even to be read */
+
+struct vm_cut;
 
 static inline void vm_object_lock(struct vm_object *o) { kmutex_lock(&o->lock); }
 static inline void vm_object_unlock(struct vm_object *o) { kmutex_unlock(&o->lock); }
@@ -108,19 +112,19 @@ void vm_object_deallocate(struct vm_object *);
 void vm_object_uncache(struct vm_pager *);
 
 /*
- * Put a new shadow of npages over *object, from *offset on; takes over the
- * reference.  *object becomes the shadow, *offset 0.  false: no memory.
+ * Put a new shadow over what a mapping shows, and let it show that, from page 0 on.  The mapping's
+ * reference becomes the shadow's.  false: no memory.
  */
-bool vm_object_shadow(struct vm_object **object, vm_pindex_t *offset, vm_pindex_t npages);
+bool vm_object_shadow(struct vm_mapping *);
 
 /*
  * Asymmetric copy of pages [lo, hi): *copy, referenced, holds the contents of
  * now, for ever; page p of the object is page p - *copy_lo of it.  Nobody can write to those
- * pages without a fault when this returns, but for wired ones, which have been
- * copied.  cut: writers of the object wait until vm_cut_thaw().
+ * pages without a fault when this returns, but for wired ones.  These are copied at once, or,
+ * in a cut, by vm_cut_collect().  In a cut writers of the object wait until vm_cut_thaw().
  * => KERN_RESOURCE_SHORTAGE: nothing has changed.  No object is locked.
  */
-enum kern_return vm_object_copy(struct vm_object *, vm_pindex_t lo, vm_pindex_t hi, bool cut,
+enum kern_return vm_object_copy(struct vm_object *, vm_pindex_t lo, vm_pindex_t hi, struct vm_cut *,
     struct vm_object **copy, vm_pindex_t *copy_lo);
 
 /*
@@ -129,10 +133,18 @@ enum kern_return vm_object_copy(struct vm_object *, vm_pindex_t lo, vm_pindex_t 
  * happens at a time: who begins one waits, holding no lock, until the last one has ended.
  */
 struct vm_cut {
-	struct vm_object *objects;	/* referenced */
+	struct vm_object *objects;	/* those that are frozen or cut; referenced */
+	struct vm_object *copies;	/* copies whose wired pages are still to be filled; referenced */
 };
 void vm_cut_begin(struct vm_cut *);
 void vm_cut_add(struct vm_cut *, struct vm_object *);	/* null: nothing.  => not locked */
+/*
+ * Copy the wired pages of all objects of the cut.  They stay writable, so this comes last: when nothing
+ * else can change, a second look that finds them as they were copied proves that all of
+ * them were so at one instant.
+ * => the maps are still locked
+ */
+void vm_cut_collect(struct vm_cut *);
 void vm_cut_thaw(struct vm_cut *);	/* let the objects' writers go on.  => no lock held */
 void vm_cut_end(struct vm_cut *);	/* let the next cut begin */
 

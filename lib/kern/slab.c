@@ -95,13 +95,15 @@ kmem_bytes(void)
 #if VMF_ASSERTIONS >= 2
 #define POISON		0xd5
 
-static bool
-is_poisoned(const struct slab *s, const struct item *it)
+/* Where a freed item was written to, after its link; or its size. */
+static size_t
+damage(const struct slab *s, const struct item *it)
 {
-	for (size_t i = 0; i < s->size - sizeof(*it); i++)
-		if (it->rest[i] != POISON)
-			return (false);
-	return (true);
+	size_t i = 0;
+
+	while (i < s->size - sizeof(*it) && it->rest[i] == POISON)
+		i++;
+	return (i + sizeof(*it));
 }
 
 static bool
@@ -129,9 +131,11 @@ is_free(const struct slab *s, const struct item *it)
 static void
 check_alloc(const struct slab *s, const struct item *it)
 {
-	if (!is_poisoned(s, it))
-		kpanic("slab %s: item %p was written after it was freed", s->name,
-		    (const void *)it);
+	size_t at = damage(s, it);
+
+	if (at < s->size)
+		kpanic("slab %s: item %p was written after it was freed, at offset %zu: 0x%x", s->name,
+		    (const void *)it, at, *((const unsigned char *)it + at));
 }
 
 static void
@@ -140,7 +144,7 @@ check_free(const struct slab *s, struct item *it)
 	if (!is_item(s, it))
 		kpanic("slab %s: %p is not an item", s->name, (void *)it);
 	if (s->size > sizeof(*it)) {
-		if (is_poisoned(s, it) && is_free(s, it))
+		if (damage(s, it) == s->size && is_free(s, it))
 			kpanic("slab %s: item %p is freed twice", s->name, (void *)it);
 		memset(it->rest, POISON, s->size - sizeof(*it));
 	}
