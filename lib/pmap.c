@@ -151,27 +151,45 @@ runs_change(struct pmap *pmap, uint64_t before, uint64_t after)
  * Forgetting
  */
 
-/* Forget what a leaf maps, so that it takes as few mappings as may be. */
+/* Forget pages [i, j] of a leaf, none wired, so that they take as few mappings as may be. */
+static void
+forget_run(struct pmap *pmap, struct pmap_leaf *l, size_t i, size_t j)
+{
+	vm_pfn_t pfn = PTE_PFN(l->pte[i % PMAP_LEAF_PAGES]);
+	uint64_t before = boundaries(pmap, i, j);
+	bool row = pfn != 0;
+	int error;
+
+	for (size_t k = i; k <= j && row; k++)
+		row = PTE_PFN(l->pte[k % PMAP_LEAF_PAGES]) == pfn + (k - i);
+	/* Frames in a row stay mapped, without rights; it takes one mapping, and less to bring back. */
+	if (row)
+		error = ops->protect(va_of(pmap, i), j - i + 1, pfn, 0);
+	else
+		error = ops->unmap(va_of(pmap, i), (j - i + 1) << PAGE_SHIFT);
+	if (error != 0)
+		return;
+	for (size_t k = i; k <= j; k++) {
+		pt_entry_t old = l->pte[k % PMAP_LEAF_PAGES];
+
+		vm_count_n(v_forgets, (old & PTE_PROT) != 0);
+		pte_set(l, k, row ? PTE_MAKE(PTE_PFN(old), 0) : 0);
+	}
+	runs_change(pmap, before, boundaries(pmap, i, j));
+}
+
+/* Forget what a leaf maps, but for its wired pages. */
 static void
 leaf_forget(struct pmap *pmap, struct pmap_leaf *l, size_t first)
 {
-	size_t last = MIN(first + PMAP_LEAF_PAGES, pmap->size >> PAGE_SHIFT) - 1;
-	uint64_t before = boundaries(pmap, first, last);
-	bool row = true;
-	int error;
+	size_t end = MIN(first + PMAP_LEAF_PAGES, pmap->size >> PAGE_SHIFT), run;
 
-	for (size_t i = 1; i <= last - first && row; i++)
-		row = PTE_PFN(l->pte[i]) == PTE_PFN(l->pte[0]) + i && PTE_PFN(l->pte[0]) != 0;
-	if (row)
-		error = ops->protect(va_of(pmap, first), last - first + 1, PTE_PFN(l->pte[0]), 0);
-	else
-		error = ops->unmap(va_of(pmap, first), (last - first + 1) << PAGE_SHIFT);
-	if (error != 0)
-		return;
-	vm_count_n(v_forgets, l->nvalid);
-	for (size_t i = first; i <= last; i++)
-		pte_set(l, i, row ? PTE_MAKE(PTE_PFN(l->pte[i % PMAP_LEAF_PAGES]), 0) : 0);
-	runs_change(pmap, before, boundaries(pmap, first, last));
+	for (size_t i = first; i < end; i += run + 1) {
+		for (run = 0; i + run < end && !(l->pte[(i + run) % PMAP_LEAF_PAGES] & PTE_WIRED); run++)
+			;
+		if (run != 0)
+			forget_run(pmap, l, i, i + run - 1);
+	}
 }
 
 /* Forget leaves of this pmap until all mappings together are at most `goal`.  => locked */
@@ -193,7 +211,7 @@ pmap_forget(struct pmap *pmap, uint64_t goal)
 			continue;
 		}
 		l = leaf_of(pmap, first);
-		if (l == NULL || l->nwired != 0 || l->nvalid == 0)
+		if (l == NULL || l->nvalid == l->nwired)
 			continue;
 		leaf_forget(pmap, l, first);
 		if (atomic_load_explicit(&total_runs, memory_order_relaxed) <= goal)
