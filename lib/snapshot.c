@@ -497,7 +497,7 @@ origin_of(const struct piece *p, size_t offset)
 
 		/* Pages of external objects are their own origin, in memory or not. */
 		if ((m != NULL && !(m->flags & PG_FAKE)) || vm_object_paged_out(o, i) ||
-		    !(o->flags & OBJ_INTERNAL))
+		    !o->internal)
 			break;
 		next = o->shadow;
 		if (next == NULL) {

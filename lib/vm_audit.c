@@ -81,7 +81,7 @@ audit_page(struct vm_object *o, vm_pindex_t i, struct vm_page *m)
 	KASSERT_ALWAYS((m->flags & (PG_BUSY | PG_FAKE | PG_LAUNDRY)) == 0);
 	KASSERT_ALWAYS(m->pfn != 0 && physmem_used(m->pfn));
 	KASSERT_ALWAYS(m->wire_count == 0 || m->queue == PQ_NONE);
-	KASSERT_ALWAYS((o->flags & OBJ_INTERNAL) == 0 || o->pager != NULL || (m->flags & PG_MODIFIED));
+	KASSERT_ALWAYS(!o->internal || o->pager != NULL || (m->flags & PG_MODIFIED));
 	seen.wire_counts += m->wire_count;
 	frame_seen(m->pfn);
 }

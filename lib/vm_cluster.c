@@ -152,7 +152,7 @@ neighbour(struct faultstate *fs, vm_pindex_t q, struct vm_object *c, bool unsure
 	if (!make || o != fs->first_object || unsure || vm_fault_copy_of(o, q) != NULL ||
 	    (o->flags & OBJ_CUT))
 		return 0;
-	if (fs->zeroed && o->shadow == NULL && (o->flags & OBJ_INTERNAL))
+	if (fs->zeroed && o->shadow == NULL && o->internal)
 		return new_page(fs, q, NULL);
 	if (fs->copied && below != NULL && q + o->shadow_offset < below->size) {
 		m = vm_page_lookup(below, q + o->shadow_offset);

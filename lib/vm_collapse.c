@@ -211,7 +211,7 @@ vm_object_collapse(struct vm_object *us)
 		bool done;
 
 		vm_object_lock(backing);
-		done = (backing->flags & (OBJ_INTERNAL | OBJ_DEAD)) == OBJ_INTERNAL &&
+		done = backing->internal && !(backing->flags & OBJ_DEAD) &&
 		    backing->paging_in_progress == 0 &&
 		    (backing->ref_count == 1 ? merge(us, backing) : bypass(us, backing));
 		if (!done) {

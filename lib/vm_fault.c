@@ -218,11 +218,11 @@ fault_getpages(struct faultstate *fs)
 	KASSERT(vm_page_lookup(object, fs->pindex) == fs->m);
 	if (rv == VM_PAGER_OK) {
 		fs->m->flags &= (uint16_t)~(PG_FAKE | PG_MODIFIED);
-		if (object->flags & OBJ_INTERNAL)
+		if (object->internal)
 			vm_count(v_swpin);
 		return KERN_SUCCESS;
 	}
-	if (rv == VM_PAGER_FAIL || (rv == VM_PAGER_BAD && (object->flags & OBJ_INTERNAL)))
+	if (rv == VM_PAGER_FAIL || (rv == VM_PAGER_BAD && object->internal))
 		return KERN_INVALID_ADDRESS;
 
 	free_page(&fs->m);
@@ -256,7 +256,7 @@ fault_zerofill(struct faultstate *fs)
 		return wait_frame(fs);
 	}
 	fs->m->flags &= (uint16_t)~PG_FAKE;
-	if (fs->object->flags & OBJ_INTERNAL)
+	if (fs->object->internal)
 		fs->m->flags |= PG_MODIFIED;	/* nobody else has it */
 	fs->zeroed = true;
 	vm_count(v_zfod);
@@ -333,14 +333,22 @@ fault_walk(struct faultstate *fs)
 static enum kern_return
 fault_cow(struct faultstate *fs)
 {
-	bool write = fs->fault_type & VM_PROT_WRITE;
+	bool write = fs->fault_type & VM_PROT_WRITE, framed;
 	struct vm_object *below = fs->object;
 
 	if (below == fs->first_object)
 		return KERN_SUCCESS;
 	if (!write && (fs->depth <= VM_CHAIN_MAX || fs->map == NULL))
 		return KERN_SUCCESS;
-	if (!vm_page_give_frame(fs->first_m, PHYSMEM_OVERWRITE)) {
+
+	/* From top to bottom, as the lock order wants it: the old page, which is busy, waits for us. */
+	vm_object_unlock(below);
+	PROBE("vm_fault: before copying up");
+	vm_object_lock(fs->first_object);
+	framed = vm_page_give_frame(fs->first_m, PHYSMEM_OVERWRITE);
+	vm_object_lock(below);
+	if (!framed) {
+		vm_object_unlock(fs->first_object);
 		if (!write)
 			return KERN_SUCCESS;		/* it was only to save time */
 		release_page(&fs->m);
@@ -349,14 +357,9 @@ fault_cow(struct faultstate *fs)
 	physmem_copy(fs->m->pfn, fs->first_m->pfn, 1);
 
 	/*
-	 * From top to bottom, as the lock order wants it: the old page, which is busy, waits
-	 * for us.  All that is mapped through first_object must lose it, for it is
-	 * hidden now, and what is hidden must never be seen again.
+	 * All that is mapped through first_object must lose the old page, for it is hidden now,
+	 * and what is hidden must never be seen again.
 	 */
-	vm_object_unlock(below);
-	PROBE("vm_fault: copied up");
-	vm_object_lock(fs->first_object);
-	vm_object_lock(below);
 	fs->first_m->flags = (uint16_t)((fs->first_m->flags & ~PG_FAKE) | PG_MODIFIED);
 	vm_object_shoot(fs->first_object, fs->first_pindex, fs->m, fs->first_m);
 	release_page(&fs->m);

@@ -256,7 +256,7 @@ vm_map_copy_object(struct vm_map *map, struct vm_map_entry *e, bool symmetric, s
 		*offset = 0;
 		return result;
 	}
-	if (symmetric && e->wired_count == 0 && !e->shared && (o->flags & OBJ_INTERNAL) && is_sole_mapping(e) &&
+	if (symmetric && e->wired_count == 0 && !e->shared && o->internal && is_sole_mapping(e) &&
 	    !vm_map_is_held(map, entry_start(e), entry_end(e))) {
 		vm_object_lock(o);
 		o->ref_count++;

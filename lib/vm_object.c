@@ -78,7 +78,7 @@ vm_object_allocate(vm_pindex_t npages)
 		return NULL;
 	kmutex_init(&o->lock, RANK_OBJECT);
 	o->ref_count = 1;
-	o->flags = OBJ_INTERNAL;
+	o->internal = true;
 	o->size = npages;
 	LIST_INIT(&o->children);
 	LIST_INIT(&o->mappings);
@@ -190,7 +190,7 @@ terminate(struct vm_object *o)
 	vm_object_unlock(o);
 
 	if (pager != NULL) {
-		if (!(o->flags & OBJ_INTERNAL)) {
+		if (!o->internal) {
 			kmutex_lock(&cache_lock);
 			pager->object = NULL;
 			kmutex_unlock(&cache_lock);
@@ -292,7 +292,7 @@ void
 vm_object_deallocate(struct vm_object *o)
 {
 	while (o != NULL) {
-		if (!(o->flags & OBJ_INTERNAL)) {
+		if (!o->internal) {
 			external_release(o);
 			return;
 		}
@@ -350,7 +350,7 @@ vm_object_for_pager(struct vm_pager *pager)
 	}
 	o = vm_object_allocate((vm_pindex_t)pager->npages);
 	if (o != NULL) {
-		o->flags = 0;
+		o->internal = false;
 		o->pager = pager;
 		handle_ref(&pager->handle);
 		pager->object = o;

@@ -51,7 +51,6 @@ struct vm_mapping {
 	vm_pindex_t offset;		/* page of the object that is at start */
 };
 
-#define OBJ_INTERNAL	0x01	/* c: anonymous: its pager, if any, is the default pager */
 #define OBJ_DEAD	0x02	/* O: being terminated */
 #define OBJ_CUT		0x04	/* O: part of a cut that is not complete: writers wait */
 #define OBJ_FROZEN	0x20	/* O: being rolled back: who would see it waits */
@@ -64,6 +63,7 @@ struct vm_object {
 	uint32_t paging_in_progress;	/* O: faults with a busy page here: no collapse, no end */
 	uint32_t wired_pages;		/* O */
 	uint16_t flags;			/* OBJ_* */
+	bool internal;			/* c: anonymous: its pager, if any, is the default pager */
 	vm_pindex_t size;		/* c; in pages */
 	struct radix pages;		/* O: pindex to vm_page */
 

@@ -52,7 +52,7 @@ is_untouched(struct vm_page *m)
 {
 	struct vm_object *o = m->object;
 
-	return (o->flags & OBJ_INTERNAL) && o->shadow == NULL && o->copy == NULL && o->pager == NULL &&
+	return o->internal && o->shadow == NULL && o->copy == NULL && o->pager == NULL &&
 	    physmem_is_hole(m->pfn);
 }
 
@@ -78,7 +78,7 @@ judge(struct vm_page *m)
 		vm_page_free(m);
 		return FREED;
 	}
-	if (o->pager == NULL && (o->flags & OBJ_INTERNAL)) {
+	if (o->pager == NULL && o->internal) {
 		o->pager = vm_default_pager_make(o->size);
 		o->paging_offset = 0;
 	}

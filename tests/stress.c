@@ -109,7 +109,7 @@ journal(const struct bank *b, unsigned w)
 }
 
 /* The sum of a cut; *opened counts its open journals. */
-static int64_t
+TOUCHES_MANAGED static int64_t
 bank_sum(const struct bank *b)
 {
 	int32_t was[ACCOUNTS];
@@ -143,7 +143,7 @@ bank_check(const struct bank *b, const char *what)
 }
 
 /* Undo what is open, as after a crash.  => no writer runs. */
-static void
+TOUCHES_MANAGED static void
 bank_recover(const struct bank *b)
 {
 	for (unsigned w = 0; w < nwriters; w++) {
@@ -170,7 +170,7 @@ unlock(atomic_flag *f)
 	atomic_flag_clear_explicit(f, memory_order_release);
 }
 
-static void
+TOUCHES_MANAGED static void
 transfer(unsigned w, unsigned bank, uint64_t r)
 {
 	const struct bank *b = &banks[bank];
@@ -213,7 +213,7 @@ writer(void *arg)
 	return NULL;
 }
 
-static void *
+TOUCHES_MANAGED static void *
 counter(void *arg)
 {
 	while (!stopping) {
@@ -298,7 +298,7 @@ shot_check(const struct shot *s)
 }
 
 /* Scribble over a writable view: the snapshot and a snapshot of the view stay as they are. */
-static void
+TOUCHES_MANAGED static void
 shot_scribble(const struct shot *s, uint64_t *rng)
 {
 	struct bank b = shot_map(s, VMF_PROT_DEFAULT), again;
@@ -358,7 +358,7 @@ shot_diff(const struct shot *s, const struct shot *t)
  * Hold the writers at the gate, roll back, recover.  Without the gate a writer
  * could read an account before the rollback and write it after, rightly.
  */
-static void
+TOUCHES_MANAGED static void
 shot_rollback(const struct shot *s)
 {
 	pthread_rwlock_wrlock(&gate);
@@ -414,7 +414,7 @@ snapshooter(void *arg)
 }
 
 /* A forked task is a cut too; what is written there is nobody else's. */
-static void *
+TOUCHES_MANAGED static void *
 forker(void *arg)
 {
 	vmf_task_t child;
@@ -561,7 +561,7 @@ protector(void *arg)
 	return NULL;
 }
 
-static void
+TOUCHES_MANAGED static void
 banks_make(void)
 {
 	const size_t pages[PARTS] = { ACCOUNTS / 2, ACCOUNTS / 2, nwriters };
@@ -600,7 +600,7 @@ usage(int code)
 	exit(code);
 }
 
-int
+TOUCHES_MANAGED int
 main(int argc, char **argv)
 {
 	static const struct option options[] = {

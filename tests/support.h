@@ -19,6 +19,20 @@
 
 #include "vmfault.h"
 
+/*
+ * A function that touches managed memory with atomic operations.  The thread sanitizer performs
+ * those inside its run-time, with a lock of its own held; a fault there would meet that lock again in our
+ * handler.  gcc has no way to leave them alone: only clang's sanitizer runs these tests.
+ */
+#if defined(__has_attribute)
+#if __has_attribute(disable_sanitizer_instrumentation)
+#define TOUCHES_MANAGED __attribute__((__disable_sanitizer_instrumentation__, __noinline__))
+#endif
+#endif
+#ifndef TOUCHES_MANAGED
+#define TOUCHES_MANAGED
+#endif
+
 #define PG		((size_t)VMF_PAGE_SIZE)
 #define nitems(a)	(sizeof(a) / sizeof((a)[0]))
 #define BAD_HANDLE	UINT64_C(0x7fffffff12345678)	/* never given out */

@@ -353,7 +353,7 @@ END_TEST
 static _Atomic uint64_t *counters[2];
 static atomic_bool done;
 
-static void *
+TOUCHES_MANAGED static void *
 count(void *arg)
 {
 	while (!done) {

@@ -73,17 +73,23 @@ kmem_alloc(size_t size)
 	    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	if (sys_is_err(p))
 		return (NULL);
-	atomic_fetch_add_explicit(&kmem_total, size, memory_order_relaxed);
+	atomic_fetch_add_explicit(&kmem_total, size, memory_order_acquire);
 	return (p);
 }
 
-/* Where the kernel cannot split a mapping for want of one, the memory stays, and counted. */
+/*
+ * Where the kernel cannot split a mapping for want of one, the memory stays, and counted.
+ *
+ * The kernel orders an munmap() before an mmap() that gets the same addresses.  The sanitizers do not
+ * know that; the counter's order tells them.
+ */
 void
 kmem_free(void *p, size_t size)
 {
 	size = round_page(size);
-	if (sys_munmap(p, size) == 0)
-		atomic_fetch_sub_explicit(&kmem_total, size, memory_order_relaxed);
+	atomic_fetch_sub_explicit(&kmem_total, size, memory_order_release);
+	if (sys_munmap(p, size) != 0)
+		atomic_fetch_add_explicit(&kmem_total, size, memory_order_relaxed);
 }
 
 uint64_t
