@@ -10,6 +10,7 @@
  */
 
 #include "kern/assert.h"
+#include "kern/probe.h"
 #include "kern/slab.h"
 #include "pmap.h"
 #include "vm_fault.h"
@@ -71,16 +72,28 @@ find_frame(struct vm_object *o, vm_pindex_t pindex, vm_pfn_t pfn)
 static void
 unwire_page(struct vm_map *map, struct vm_map_entry *e, vm_offset_t va)
 {
-	pt_entry_t pte = pmap_extract(map->pmap, va);
-	struct vm_page *m;
+	for (;;) {
+		pt_entry_t pte = pmap_extract(map->pmap, va);
+		struct vm_page *m;
 
-	if (!(pte & PTE_WIRED))
-		return;
-	m = find_frame(e->map.object, entry_pindex(e, va), PTE_PFN(pte));
-	KASSERT(m != NULL);
-	pmap_change_wiring(map->pmap, va, false);
-	vm_page_unwire(m);
-	vm_object_unlock(m->object);
+		if (!(pte & PTE_WIRED))
+			return;
+		PROBE("unwire_page: before finding the page");
+		m = find_frame(e->map.object, entry_pindex(e, va), PTE_PFN(pte));
+		if (m == NULL)
+			continue;
+		/*
+		 * Another page may have taken this one's place, and its wiring, before we had the lock;
+		 * with it, none can.
+		 */
+		if (pmap_extract(map->pmap, va) == pte) {
+			pmap_change_wiring(map->pmap, va, false);
+			vm_page_unwire(m);
+			vm_object_unlock(m->object);
+			return;
+		}
+		vm_object_unlock(m->object);
+	}
 }
 
 void
