@@ -5,7 +5,7 @@
  *
  * An entry remembers where its last cluster ended and how long it was.  A fault at exactly that
  * place is taken for a sequential pass, and the window grows fourfold, up to 1 MB; any
- * other fault makes it a single page again.  Inside the window pages may be MADE: zero-filled,
+ * other fault makes it a single page again, unless the caller knows how many it wants.  Inside the window pages may be MADE: zero-filled,
  * copied up, pushed to a copy object.  Pages that are resident anyway are entered from the
  * 64 KB around the fault as well, for that costs next to nothing.
  *
@@ -36,6 +36,8 @@ window(const struct faultstate *fs, uint32_t max)
 		return 1;
 	if (e->advice == VM_ADVICE_SEQUENTIAL)
 		return max;
+	if (fs->ahead > 1)
+		return MIN(fs->ahead, max);
 	return last != 0 && fs->first_pindex == next ? MIN(last * GROWTH, max) : 1;
 }
 

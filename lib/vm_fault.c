@@ -741,6 +741,16 @@ vm_fault(struct vm_map *map, vm_offset_t va, vm_prot_t fault_type, unsigned flag
 }
 
 enum kern_return
+vm_fault_ahead(struct vm_map *map, vm_offset_t va, vm_prot_t fault_type, uint32_t npages)
+{
+	struct faultstate fs = {
+		.map = map, .va = va, .want = fault_type, .ahead = npages
+	};
+
+	return fault(&fs);
+}
+
+enum kern_return
 vm_fault_io(struct vm_map *map, vm_offset_t va, size_t off, void *buf, size_t len, bool write,
     unsigned flags)
 {

@@ -22,6 +22,9 @@ void vm_fault_fini(void);
  */
 enum kern_return vm_fault(struct vm_map *, vm_offset_t va, vm_prot_t fault_type, unsigned flags);
 
+/* The same, knowing that npages from va on will be wanted; more than one may be made accessible. */
+enum kern_return vm_fault_ahead(struct vm_map *, vm_offset_t va, vm_prot_t fault_type, uint32_t npages);
+
 /*
  * Fault in and wire every page of a wired entry's range.  On failure the pages before the one that
  * failed stay wired: *done is where it stopped.

@@ -20,6 +20,7 @@ struct faultstate {
 	vm_offset_t va;
 	vm_prot_t want;
 	unsigned flags;			/* VM_FAULT_* */
+	uint32_t ahead;			/* pages from this one on that are wanted too */
 	struct vm_object *given_object;
 	vm_pindex_t given_pindex;
 	/* Instead of mapping the page: move bytes.  io_buf null: map it. */

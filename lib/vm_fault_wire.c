@@ -169,8 +169,13 @@ vm_fault_hold(struct vm_map *map, vm_offset_t s, vm_offset_t e, vm_prot_t prot)
 	enum kern_return result = KERN_SUCCESS;
 	vm_offset_t va;
 
-	for (va = s; va < e && result == KERN_SUCCESS; va += PAGE_SIZE)
-		result = hold(map, va, prot);
+	for (va = s; va < e && result == KERN_SUCCESS; va += PAGE_SIZE) {
+		/* Many at once first: wiring what is mapped already takes no call of the kernel. */
+		if ((prot & ~(pmap_extract(map->pmap, va) & PTE_PROT)) != 0)
+			result = vm_fault_ahead(map, va, prot, (uint32_t)MIN(atop(e - va), UINT32_MAX));
+		if (result == KERN_SUCCESS)
+			result = hold(map, va, prot);
+	}
 	if (result != KERN_SUCCESS)
 		for (va -= PAGE_SIZE; va > s; va -= PAGE_SIZE)
 			(void)release(map, va - PAGE_SIZE);

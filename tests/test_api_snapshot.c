@@ -396,6 +396,30 @@ START_TEST(a_snapshot_of_wired_memory_is_a_copy_at_once)
 }
 END_TEST
 
+/*
+ * The second snapshot makes two copy objects of one object, one for each range, and copies the
+ * held page to both: the hold must end up at the one that its view reads through.
+ */
+START_TEST(a_held_view_survives_a_snapshot_of_adjoining_ranges)
+{
+	char *p = alloc(3), *v;
+	struct vmf_range r[2] = { { p, 2 * PG }, { p + 2 * PG, PG } };
+	vmf_snapshot_t s;
+
+	fill_pages(p, 3, 1);
+	s = snap(p, 2);
+	v = view(s, 2, VMF_PROT_READ);
+	expect(vmf_fault_in(v, PG, VMF_PROT_READ), 0);
+	fill(p + PG, PG, 7);		/* the first copy object is not empty: it is not taken again */
+	expect(vmf_snapshot_create(r, 2, &s), 0);
+	audit();
+	fill_pages(p, 3, 2);
+	check_pages(v, 2, 1);
+	expect(vmf_fault_release(v, PG), 0);
+	check_pages(v, 2, 1);
+}
+END_TEST
+
 START_TEST(a_copy_over_snapshotted_memory_spares_the_snapshot)
 {
 	char *p = alloc(8), *q = alloc(8), *v;
@@ -552,6 +576,7 @@ main(void)
 	tcase_add_test(t, a_snapshot_after_a_partial_unmap_has_what_is_left);
 	tcase_add_test(t, ranges_of_several_tasks_are_one_snapshot);
 	tcase_add_test(t, a_snapshot_of_wired_memory_is_a_copy_at_once);
+	tcase_add_test(t, a_held_view_survives_a_snapshot_of_adjoining_ranges);
 	tcase_add_test(t, a_copy_over_snapshotted_memory_spares_the_snapshot);
 	tcase_add_test(t, diff_reports_the_pages_whose_bytes_differ);
 	tcase_add_test(t, diff_needs_one_range_and_live_memory);
