@@ -419,14 +419,9 @@ vmf_map(vmf_task_t task, void **addr, size_t size, unsigned flags, vmf_pager_t p
 static enum kern_return
 op_unmap(struct vm_map *map, vm_offset_t s, vm_offset_t e, int arg, int *error)
 {
-	enum kern_return result;
-	bool held;
-
 	(void)arg;
-	result = vm_map_unmap(map, s, e, &held);
-	if (held)
-		*error = -EBUSY;
-	return result;
+	(void)error;
+	return vm_map_unmap(map, s, e);
 }
 
 int

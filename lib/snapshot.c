@@ -45,6 +45,8 @@ errno_of(enum kern_return result)
 		return -EIO;
 	case KERN_MEMORY_BEYOND:
 		return -ENXIO;
+	case KERN_BUSY:
+		return -EBUSY;
 	default:
 		return -ENOMEM;
 	}

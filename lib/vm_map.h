@@ -165,7 +165,7 @@ enum kern_return vm_map_copy_object(struct vm_map *, struct vm_map_entry *, bool
 bool vm_map_entry_own(struct vm_map_entry *);
 
 /* Operations of vm_map_ops.c: whole calls; nothing locked before or after. */
-enum kern_return vm_map_unmap(struct vm_map *, vm_offset_t s, vm_offset_t e, bool *held);
+enum kern_return vm_map_unmap(struct vm_map *, vm_offset_t s, vm_offset_t e);
 enum kern_return vm_map_protect(struct vm_map *, vm_offset_t s, vm_offset_t e, vm_prot_t, bool set_max);
 enum kern_return vm_map_inherit(struct vm_map *, vm_offset_t s, vm_offset_t e, enum vm_inherit);
 enum kern_return vm_map_advise(struct vm_map *, vm_offset_t s, vm_offset_t e, enum vm_advice);

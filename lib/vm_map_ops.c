@@ -28,15 +28,19 @@ unlock(struct vm_map *map, vm_offset_t s, vm_offset_t e)
 }
 
 enum kern_return
-vm_map_unmap(struct vm_map *map, vm_offset_t s, vm_offset_t e, bool *held)
+vm_map_unmap(struct vm_map *map, vm_offset_t s, vm_offset_t e)
 {
+	enum kern_return result = KERN_SUCCESS;
 	struct vm_reaper reaper = { 0 };
 
 	(void)vm_map_lock_range(map, s, e, false);
-	*held = vm_map_is_held(map, s, e);
-	if (*held || !vm_map_clip(map, s, e)) {
+	if (vm_map_is_held(map, s, e))
+		result = KERN_BUSY;
+	else if (!vm_map_clip(map, s, e))
+		result = KERN_RESOURCE_SHORTAGE;
+	if (result != KERN_SUCCESS) {
 		unlock(map, s, e);
-		return KERN_RESOURCE_SHORTAGE;
+		return result;
 	}
 	vm_map_delete(map, s, e, &reaper);
 	krwlock_write_unlock(&map->lock);
@@ -67,13 +71,17 @@ vm_map_protect(struct vm_map *map, vm_offset_t s, vm_offset_t end, vm_prot_t pro
 {
 	enum kern_return result = vm_map_lock_range(map, s, end, true);
 	struct vm_map_entry *e;
-	bool wired = false;
+	bool wired = false, held;
 
 	if (result != KERN_SUCCESS)
 		return result;
-	FOREACH_ENTRY(e, map, s, end)
+	held = vm_map_is_held(map, s, end);
+	FOREACH_ENTRY(e, map, s, end) {
+		if (held && (e->protection & ~prot) != 0)
+			result = KERN_BUSY;
 		if (!set_max && (prot & ~e->max_protection) != 0)
 			result = KERN_PROTECTION_FAILURE;
+	}
 	if (result == KERN_SUCCESS && !vm_map_clip(map, s, end))
 		result = KERN_RESOURCE_SHORTAGE;
 	if (result != KERN_SUCCESS) {

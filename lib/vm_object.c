@@ -607,10 +607,12 @@ vm_object_copy(struct vm_object *o, vm_pindex_t lo, vm_pindex_t hi, struct vm_cu
 	if (unused != NULL)
 		vm_object_free(unused);
 	if (wired) {
-		struct vm_cut *where = cut != NULL ? cut : &own;
+		/* In the order of their making: a later copy of the same object is further down the chain. */
+		struct vm_object **last = cut != NULL ? &cut->copies : &own.copies;
 
-		c->cut_next = where->copies;
-		where->copies = c;
+		while (*last != NULL)
+			last = &(*last)->cut_next;
+		*last = c;
 	}
 	vm_cut_collect(&own);
 	vm_cut_thaw(&own);
@@ -664,6 +666,7 @@ vm_cut_collect(struct vm_cut *cut)
 			again |= collect(c, n == 0);
 		PROBE("vm_cut_collect: between looks");
 	}
+	/* From the top down: who sees a page of the upper one must not be given the lower one's. */
 	for (c = cut->copies; c != NULL; c = c->cut_next)
 		collected(c);
 }

@@ -30,7 +30,9 @@
  *     interrupted the same thread inside the library would wait for itself
  *     were it not that the library blocks all signals while it holds a lock;
  *     so calling from a handler is safe, but it may take long.
- *   - Touching managed memory is safe everywhere, in signal handlers too.
+ *   - Touching managed memory is safe everywhere, in signal handlers too, as long as
+ *     SIGSEGV and SIGBUS are not blocked there: the kernel ends a process whose fault it
+ *     cannot deliver.
  *   - errno is never changed.
  *
  * Errors in a touch.  What the kernel would do for its own memory, vmfault
@@ -138,6 +140,8 @@ VMF_API int vmf_task_create(size_t size, vmf_task_t *task);
  * parent: at the same offset from its base it has shared, copied or no
  * memory, as the inheritance of each region says (Mach's vm_map_fork).
  * Copies are copy-on-write.  The cut is one instant, as with snapshots.
+ *
+ * -ENOMEM	also: no frames to copy wired pages
  */
 VMF_API int vmf_task_fork(vmf_task_t parent, vmf_task_t *child);
 
@@ -181,13 +185,14 @@ VMF_API int vmf_allocate(vmf_task_t task, void **addr, size_t size, unsigned fla
  * As vmf_allocate(), and
  * -EBADF	no such task or pager
  * -EINVAL	the range does not fit the object's size rounded up to pages
+ * -EACCES	VMF_MAP_SHARED and VMF_PROT_WRITE of a pager without put()
  */
 VMF_API int vmf_map(vmf_task_t task, void **addr, size_t size, unsigned flags,
     vmf_pager_t pager, uint64_t offset, int prot);
 
 /*
  * Remove what is mapped in the range; its addresses may be given out again.
- * Holes in it are allowed.  Snapshots of it stay as they are.
+ * Holes in it are allowed, and so is wired memory.  Snapshots of it stay as they are.
  *
  * -EFAULT	the range is not managed
  * -EBUSY	a page in it is held by vmf_fault_in()
@@ -198,10 +203,11 @@ VMF_API int vmf_unmap(void *addr, size_t size);
  * Change the protection.  VMF_PROT_WRITE implies VMF_PROT_READ.
  *
  * -EACCES	more than the maximum protection allows
+ * -EBUSY	it would take rights away, and a page of the range is held by vmf_fault_in()
  */
 VMF_API int vmf_protect(void *addr, size_t size, int prot);
 
-/* Lower the maximum protection, and with it the protection. */
+/* Lower the maximum protection, and with it the protection.  -EBUSY as vmf_protect(). */
 VMF_API int vmf_protect_max(void *addr, size_t size, int prot);
 
 enum vmf_inherit {
@@ -229,7 +235,7 @@ VMF_API int vmf_advise(void *addr, size_t size, enum vmf_advice advice);
  * are made at once, by copying.
  *
  * -EAGAIN	the budget of frames does not allow it; nothing stays wired
- * -EIO		a pager failed; nothing stays wired
+ * -EIO		a pager failed, or ends before the range; nothing stays wired
  * -EACCES	the range has a page without access
  * -EINVAL	vmf_unwire(): a page of the range is not wired
  */
@@ -240,7 +246,8 @@ VMF_API int vmf_unwire(void *addr, size_t size);
  * Copy [src, src + size) over [dst, dst + size), copy-on-write (Mach's
  * vm_copy).  Both ranges must be mapped, src readable and dst writable; they
  * may belong to different tasks.  Where dst is shared or wired its pages are
- * copied at once.  dst keeps its protections and inheritance.
+ * copied at once, as they are where pages of it are held by vmf_fault_in().  dst keeps its
+ * protections and inheritance.
  *
  * -EINVAL	the ranges overlap
  * -EACCES	src is not readable or dst is not writable
@@ -435,7 +442,9 @@ VMF_API int vmf_pager_release(vmf_pager_t pager);
  * before that instant is in it, nothing that was written after is; a thread
  * that writes during the call waits until it is over.  Memory that is wired
  * or held by vmf_fault_in() stays writable, so writes to it by other threads
- * during the call may be in the snapshot in part.
+ * during the call are in it as far as they had come: such pages are copied last, until a second
+ * look finds them all as they were copied; pages that do not hold still for eight looks are taken as
+ * they come.
  *
  * What a snapshot costs later: the first write to each page copies it.
  */
@@ -460,12 +469,16 @@ VMF_API int vmf_snapshot_create(const struct vmf_range *ranges, size_t n, vmf_sn
  * task.  prot VMF_PROT_READ: a view of it.  With VMF_PROT_WRITE: writes are
  * copy-on-write, private to this mapping, never seen by the snapshot.  A view is
  * ordinary managed memory: it can be unmapped, copied, and be in a snapshot
- * itself.  flags and *addr as in vmf_allocate().
+ * itself.  Its maximum protection is VMF_PROT_ALL: a view of which parts are to be
+ * written later can be made so by vmf_protect().  flags and *addr as in vmf_allocate().
+ *
+ * -EINVAL	no such range, or [offset, offset + size) is not inside it
  */
 VMF_API int vmf_snapshot_map(vmf_snapshot_t snapshot, size_t range, size_t offset, size_t size,
     vmf_task_t task, void **addr, unsigned flags, int prot);
 
-/* Read bytes of a snapshot without mapping it; any alignment.  Errors as vmf_read(). */
+/* Read bytes of a snapshot without mapping it; any alignment.  Errors as vmf_read(), and
+ * -EINVAL	no such range, or the bytes are not inside it */
 VMF_API int vmf_snapshot_read(vmf_snapshot_t snapshot, size_t range, size_t offset, void *buf, size_t size);
 
 /*
@@ -478,6 +491,7 @@ VMF_API int vmf_snapshot_read(vmf_snapshot_t snapshot, size_t range, size_t offs
  * -EBUSY	part of a range is held by vmf_fault_in()
  * -ENOMEM	no frames to keep what other snapshots need; the ranges are as
  *		they were before the call
+ * -EIO, -ENXIO	a page of the snapshot could not be read from its pager
  */
 VMF_API int vmf_snapshot_rollback(vmf_snapshot_t snapshot);
 
@@ -495,6 +509,7 @@ struct vmf_extent {
  *
  * -EINVAL	no such range, the ranges of a and b differ, or n is 0
  * -EFAULT	b is 0 and part of the range is not mapped any more
+ * -EIO, -ENXIO	a page could not be read from its pager
  */
 VMF_API int vmf_snapshot_diff(vmf_snapshot_t a, vmf_snapshot_t b, size_t range, size_t *cursor,
     struct vmf_extent *extents, size_t n);
@@ -516,6 +531,7 @@ struct sigaction;
  * the start of the thread, must be resident: vmf_wire() it.
  *
  * -EALREADY	the thread has an alternate stack
+ * -EINVAL	vmf_thread_detach(): not attached
  */
 VMF_API int vmf_thread_attach(void);
 VMF_API int vmf_thread_detach(void);

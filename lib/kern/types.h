@@ -42,7 +42,7 @@ enum kern_return {
 	KERN_MEMORY_ERROR,		/* the pager failed */
 	KERN_MEMORY_BEYOND,		/* outside of what the pager has */
 	KERN_RESOURCE_SHORTAGE,		/* no frame, and none will come */
-	KERN_NO_SPACE,			/* no room in the map */
+	KERN_BUSY,			/* a page of the range is held */
 	KERN_RETRY,			/* inside vm_fault only: start again */
 };
 
