@@ -55,7 +55,7 @@
 #include "vm_pager.h"
 
 #define AGAIN_NS	1000000		/* pause when a pager says AGAIN ... */
-#define AGAIN_MAX	1000		/* ... this often */
+#define AGAIN_MAX	1000		/* ... this often; and waits for frames that others got */
 
 /*
  * Letting go
@@ -139,6 +139,9 @@ wait_frame(struct faultstate *fs)
 {
 	unlock_and_deallocate(fs);
 	vm_count(v_frame_waits);
+	/* It may also be memory for our own structures that there is none of; that nobody brings. */
+	if (fs->again++ >= AGAIN_MAX)
+		return KERN_RESOURCE_SHORTAGE;
 	return vm_wait() ? KERN_RETRY : KERN_RESOURCE_SHORTAGE;
 }
 

@@ -46,7 +46,7 @@ struct faultstate {
 
 	/* How the page came to be: its neighbours may follow. */
 	bool copied, zeroed;
-	uint32_t again;			/* times that a pager said AGAIN */
+	uint32_t again;			/* times that a pager said AGAIN, or a frame was waited for */
 };
 
 /*

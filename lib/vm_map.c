@@ -179,7 +179,7 @@ vm_map_entry_own(struct vm_map_entry *e)
 	struct vm_object *o = e->map.object;
 
 	if (o == NULL) {
-		o = vm_object_allocate((vm_pindex_t)atop(entry_end(e) - entry_start(e)));
+		o = vm_object_allocate((vm_pindex_t)atop(entry_end(e) - entry_start(e)), true);
 		if (o == NULL)
 			return false;
 		vm_mapping_set(&e->map, o, 0);
@@ -406,8 +406,12 @@ vm_map_delete(struct vm_map *map, vm_offset_t s, vm_offset_t end, struct vm_reap
 	 * out again before the reaper comes.
 	 */
 	for (e = reaper->entries; e != NULL; e = entry_of(e->node.parent))
-		if (entry_start(e) >= s && entry_end(e) <= end)
+		if (entry_start(e) >= s && entry_end(e) <= end && entry_start(e) < entry_end(e)) {
+			if (e->map.object != NULL)
+				vm_object_page_remove(e->map.object, &e->map, e->map.offset,
+				    entry_pindex(e, entry_end(e)));
 			vm_mapping_resize(&e->map, entry_start(e), entry_start(e), e->map.offset);
+		}
 	map->first_free = MIN(map->first_free, s);
 }
 
@@ -436,6 +440,9 @@ vm_map_replace(struct vm_map *map, struct vm_map_entry *e, struct vm_object *obj
 	KASSERT(old != NULL);
 	reaper->spare = entry_of(old->node.parent);
 	pmap_remove(map->pmap, entry_start(e), entry_end(e));
+	if (e->map.object != NULL)
+		vm_object_page_remove(e->map.object, &e->map, e->map.offset,
+		    entry_pindex(e, entry_end(e)));
 	/* `old' carries the old object's reference away, mapping nothing. */
 	old->map = (struct vm_mapping){ .pmap = map->pmap, .start = entry_start(e), .end = entry_start(e) };
 	if (e->map.object != NULL)

@@ -255,7 +255,7 @@ vm_map_copy_object(struct vm_map *map, struct vm_map_entry *e, bool symmetric, s
 		return KERN_SUCCESS;
 	}
 	if (e->wired_count != 0 && symmetric && cut == NULL) {
-		*object = vm_object_allocate(npages);
+		*object = vm_object_allocate(npages, true);
 		if (*object == NULL)
 			return KERN_RESOURCE_SHORTAGE;
 		result = vm_fault_copy_entry(e, *object);

@@ -70,7 +70,7 @@ vm_object_count(void)
 }
 
 struct vm_object *
-vm_object_allocate(vm_pindex_t npages)
+vm_object_allocate(vm_pindex_t npages, bool owned)
 {
 	struct vm_object *o = slab_alloc(&object_slab);
 
@@ -79,6 +79,7 @@ vm_object_allocate(vm_pindex_t npages)
 	kmutex_init(&o->lock, RANK_OBJECT);
 	o->ref_count = 1;
 	o->internal = true;
+	o->owned = owned;
 	o->size = npages;
 	LIST_INIT(&o->children);
 	LIST_INIT(&o->mappings);
@@ -312,6 +313,44 @@ vm_object_deallocate(struct vm_object *o)
 }
 
 /*
+ * Nobody can see a page if nothing but mappings refers to the object and no other one shows it.  Where this is
+ * the only mapping, the object goes as a whole, without the map's lock.
+ */
+void
+vm_object_page_remove(struct vm_object *o, const struct vm_mapping *map, vm_pindex_t lo,
+    vm_pindex_t hi)
+{
+	const struct vm_mapping *other;
+	struct vm_page *m;
+	uint32_t refs = 0;
+	bool sole;
+
+	if (!o->internal)
+		return;
+	vm_object_lock(o);
+	krwlock_read(&vm_rmap_lock);
+	sole = o->copy == NULL && o->pager == NULL && LIST_EMPTY(&o->children);
+	LIST_FOREACH(other, &o->mappings, link) {
+		refs++;
+		if (other != map && other->offset < hi &&
+		    lo < other->offset + (uint64_t)atop(other->end - other->start))
+			sole = false;
+	}
+	krwlock_read_unlock(&vm_rmap_lock);
+	if (o->shadow != NULL) {
+		/* What was pushed to a copy counts as done: it must not be owed again. */
+		vm_object_lock(o->shadow);
+		sole = sole && o->shadow->copy != o;
+		vm_object_unlock(o->shadow);
+	}
+	if (sole && refs > 1 && refs == o->ref_count && o->paging_in_progress == 0)
+		for (vm_pindex_t i = lo; (m = radix_next(&o->pages, &i)) != NULL && i < hi; i++)
+			if (!(m->flags & PG_BUSY) && m->wire_count == 0)
+				vm_page_free(m);
+	vm_object_unlock(o);
+}
+
+/*
  * External objects and their cache
  */
 
@@ -348,7 +387,7 @@ vm_object_for_pager(struct vm_pager *pager)
 		kmutex_unlock(&cache_lock);
 		(void)event_wait(pager, ticket, EVENT_FOREVER);
 	}
-	o = vm_object_allocate((vm_pindex_t)pager->npages);
+	o = vm_object_allocate((vm_pindex_t)pager->npages, true);
 	if (o != NULL) {
 		o->internal = false;
 		o->pager = pager;
@@ -390,7 +429,7 @@ vm_object_uncache(struct vm_pager *pager)
 bool
 vm_object_shadow(struct vm_mapping *map)
 {
-	struct vm_object *s = vm_object_allocate((vm_pindex_t)atop(map->end - map->start));
+	struct vm_object *s = vm_object_allocate((vm_pindex_t)atop(map->end - map->start), true);
 
 	if (s == NULL)
 		return false;
@@ -558,7 +597,7 @@ enum kern_return
 vm_object_copy(struct vm_object *o, vm_pindex_t lo, vm_pindex_t hi, struct vm_cut *cut,
     struct vm_object **copy, vm_pindex_t *copy_lo)
 {
-	struct vm_object *c = vm_object_allocate(0), *old, *unused = NULL;
+	struct vm_object *c = vm_object_allocate(0, false), *old, *unused = NULL;
 	enum kern_return result = KERN_SUCCESS;
 	struct vm_cut own = { 0 };
 	bool wired = false;
@@ -567,7 +606,11 @@ vm_object_copy(struct vm_object *o, vm_pindex_t lo, vm_pindex_t hi, struct vm_cu
 		return KERN_RESOURCE_SHORTAGE;
 	vm_object_lock(c);
 	old = lock_with_copy(o);
-	if (old != NULL && old->shadow_offset <= lo && old->shadow_offset + old->size >= hi &&
+	/*
+	 * A copy that was merged with a shadow above it lives on as that shadow, which somebody writes to:
+	 * it gets what is pushed, but it is no snapshot of anything.
+	 */
+	if (old != NULL && !old->owned && old->shadow_offset <= lo && old->shadow_offset + old->size >= hi &&
 	    ((old->pages.count == 0 && old->pager == NULL) || (cut != NULL && o->cut_listed))) {
 		/* Nothing was written since the last copy, or that was of this very instant: it serves. */
 		old->ref_count++;

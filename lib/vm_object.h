@@ -64,6 +64,7 @@ struct vm_object {
 	uint32_t wired_pages;		/* O */
 	uint16_t flags;			/* OBJ_* */
 	bool internal;			/* c: anonymous: its pager, if any, is the default pager */
+	bool owned;			/* c: made for an entry to write to, not to hold a copy */
 	vm_pindex_t size;		/* c; in pages */
 	struct radix pages;		/* O: pindex to vm_page */
 
@@ -101,8 +102,14 @@ void vm_object_init(void);
 void vm_object_fini(void);
 uint64_t vm_object_count(void);
 
-/* A new anonymous object of so many pages, with one reference.  Null: no memory. */
-struct vm_object *vm_object_allocate(vm_pindex_t npages);
+/* A new anonymous object of so many pages, with one reference.  owned: an entry will write to it.  Null: no memory. */
+struct vm_object *vm_object_allocate(vm_pindex_t npages, bool owned);
+/*
+ * Pages [lo, hi), which `map' showed, are being unmapped: free those that nobody can see any more.
+ * => not locked; `map' still names the object, and no pmap maps the pages through it
+ */
+void vm_object_page_remove(struct vm_object *, const struct vm_mapping *map, vm_pindex_t lo,
+    vm_pindex_t hi);
 /* The object of a pager, new or found, with a reference more.  Null: no memory. */
 struct vm_object *vm_object_for_pager(struct vm_pager *);
 void vm_object_reference(struct vm_object *);	/* => not locked */

@@ -216,6 +216,8 @@ run(void *arg)
 			futile = pass() ? 0 : futile + 1;
 		if (futile != 0)
 			atomic_store(&pd.rest_until, sys_clock() + REST_NS);
+		/* Frames may have come from elsewhere, and no pass been needed: tell whoever waits. */
+		event_wake(&pd.passes);
 	}
 	return NULL;
 }

@@ -37,25 +37,28 @@
 #define WORKERS_MIN	2
 #define WORKERS_MAX	64
 
-struct user_pager {
-	struct vm_pager pager;
-	struct vmf_pager_ops ops;	/* constant */
-	void *cookie;			/* constant */
-	int64_t deadline;		/* constant; nanoseconds */
-};
+struct user_pager;
 
 enum op { OP_GET, OP_PUT, OP_HAS_PAGE, OP_TERMINATE };
 enum state { QUEUED, RUNNING, DONE, ABANDONED };
 
 struct request {
 	TAILQ_ENTRY(request) link;	/* while QUEUED */
-	struct user_pager *pager;	/* referenced; OP_TERMINATE owns it */
+	struct user_pager *pager;	/* referenced; OP_TERMINATE: part of it */
 	enum op op;
 	enum state state;
 	uint64_t offset;		/* bytes */
 	size_t len;
 	char *buf;			/* len bytes, or null */
 	int64_t result;
+};
+
+struct user_pager {
+	struct vm_pager pager;
+	struct vmf_pager_ops ops;	/* constant */
+	void *cookie;			/* constant */
+	int64_t deadline;		/* constant; nanoseconds */
+	struct request farewell;	/* OP_TERMINATE, which must not fail for want of memory */
 };
 
 static struct {
@@ -150,8 +153,7 @@ work(void *arg)
 		r->result = call(r);
 
 		if (r->op == OP_TERMINATE) {
-			slab_free(&up.pagers, r->pager);
-			slab_free(&up.requests, r);
+			slab_free(&up.pagers, r->pager);	/* and r with it */
 			kmutex_lock(&up.lock);
 		} else {
 			bool abandoned;
@@ -313,12 +315,8 @@ static void
 user_destroy(struct handle *h)
 {
 	struct user_pager *p = container_of(h, struct user_pager, pager.handle);
-	struct request *r = slab_alloc(&up.requests);
+	struct request *r = &p->farewell;
 
-	if (r == NULL) {
-		klog("no memory to tell a pager that it is gone");
-		return;
-	}
 	*r = (struct request){ .pager = p, .op = OP_TERMINATE, .state = QUEUED };
 	kmutex_lock(&up.lock);
 	TAILQ_INSERT_TAIL(&up.queue, r, link);

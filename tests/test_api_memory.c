@@ -483,6 +483,21 @@ START_TEST(the_budget_bounds_frames_and_freeing_helps)
 }
 END_TEST
 
+START_TEST(unmapping_a_part_gives_its_frames_back)
+{
+	struct vmf_stats before = { .size = sizeof(before) }, after = { .size = sizeof(after) };
+	char *p = alloc(100);
+
+	fill_pages(p, 100, 1);
+	expect(vmf_statistics(&before), 0);
+	expect(vmf_unmap(p + PG, 98 * PG), 0);
+	expect(vmf_statistics(&after), 0);
+	ck_assert_uint_eq(after.v_free_count, before.v_free_count + 98);
+	check_pages(p, 1, 1);
+	check_fill(p + 99 * PG, PG, mix(1, 99));
+}
+END_TEST
+
 START_TEST(a_random_pattern_stays_within_the_mapping_budget)
 {
 	struct vmf_stats stats = { .size = sizeof(stats) };
@@ -568,6 +583,7 @@ main(void)
 	tcase_add_test(t, region_describes_and_finds_the_next);
 	tcase_add_test(t, advice_never_changes_contents);
 	tcase_add_test(t, the_budget_bounds_frames_and_freeing_helps);
+	tcase_add_test(t, unmapping_a_part_gives_its_frames_back);
 	tcase_add_test(t, a_random_pattern_stays_within_the_mapping_budget);
 	tcase_add_test(t, init_and_fini_a_hundred_times_leaks_nothing);
 	suite_add_tcase(s, t);

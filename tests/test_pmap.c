@@ -1,0 +1,447 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+
+/*
+ * The pmap against an array of ptes, with both strategies.
+ *
+ * Random calls, and after each: the ptes are those of the array, the pages can be read and
+ * written as they say and no more, what is seen is the frame's, and the count of mappings
+ * is the kernel's own (/proc/self/maps).  Whether a page can be touched is asked of the
+ * kernel by system calls, which say EFAULT where a touch would kill.
+ *
+ * Frame n begins with the number n; frames need not be allocated for that.
+ */
+
+#include <check.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "kern/sys.h"
+#include "machdep.h"
+#include "physmem.h"
+#include "pmap.h"
+#include "support.h"
+#include "vm_meter.h"
+
+enum { LEAF = PMAP_LEAF_PAGES, PAGES = 4 * LEAF, FRAMES = 4096, HOME = 8192 };
+
+static const struct pmap_ops *const strategies[] = { &pmap_mprotect_ops, &pmap_mmap_ops };
+
+static char *guard;			/* a readable page; the range; another one */
+static vm_offset_t base;
+static struct pmap *pmap;
+static pt_entry_t ref[PAGES];
+static bool may_forget;
+static int file;			/* holds what is moved in and out of pages */
+
+static vm_offset_t
+va(size_t i)
+{
+	return base + i * PG;
+}
+
+static void
+number_frames(vm_pfn_t first, vm_pfn_t n)
+{
+	for (vm_pfn_t f = first; f < first + n; f++) {
+		vm_pfn_t *p = window_map(WINDOW_TARGET, f, 1);
+
+		*p = f;
+		window_unmap(p);
+	}
+}
+
+static void
+begin(const struct pmap_ops *ops, uint32_t budget)
+{
+	expect(physmem_init(64, 1 << 16), 0);
+	pmap_init(ops, budget);
+	may_forget = budget != 0;
+	/* Between pages of another kind, lest the kernel merge the range with a neighbour. */
+	guard = mmap(NULL, (PAGES + 2) * PG, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	check(guard != MAP_FAILED);
+	base = (vm_offset_t)guard + PG;
+	check(mmap((void *)base, PAGES * PG, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED |
+	    MAP_NORESERVE, -1, 0) != MAP_FAILED);
+	pmap = pmap_create(base, PAGES * PG);
+	check(pmap != NULL);
+	memset(ref, 0, sizeof(ref));
+	number_frames(1, FRAMES);
+	number_frames(HOME, PAGES);
+	file = memfd_create("page", 0);
+	check(file >= 0);
+}
+
+static void
+end(void)
+{
+	sys_inject = NULL;
+	pmap_remove(pmap, base, base + PAGES * PG);
+	expect(pmap_mappings(), 1);
+	for (unsigned i = 0; i < pmap->ndir; i++)
+		check(pmap->dir[i] == NULL);	/* no leaf is left */
+	pmap_destroy(pmap);
+	pmap_fini();
+	check(munmap(guard, (PAGES + 2) * PG) == 0);
+	close(file);
+	physmem_fini();
+}
+
+/* The kernel's mappings of the range. */
+static unsigned
+kernel_runs(void)
+{
+	FILE *f = fopen("/proc/self/maps", "re");
+	unsigned long s, e;
+	char line[512];
+	unsigned n = 0;
+
+	check(f != NULL);
+	while (fgets(line, sizeof(line), f) != NULL)
+		n += sscanf(line, "%lx-%lx", &s, &e) == 2 && s >= base && e <= base + PAGES * PG;
+	fclose(f);
+	return n;
+}
+
+/* Does the kernel let us do with the page exactly what its pte says? */
+static void
+check_rights(size_t i)
+{
+	pt_entry_t pte = ref[i];
+	vm_pfn_t seen;
+
+	errno = 0;
+	if (pte & PTE_R) {
+		check(pwrite(file, (void *)va(i), sizeof(seen), 0) == (ssize_t)sizeof(seen));
+		check(pread(file, &seen, sizeof(seen), 0) == (ssize_t)sizeof(seen));
+		check(seen == PTE_PFN(pte));
+	} else {
+		check(pwrite(file, (void *)va(i), sizeof(seen), 0) < 0 && errno == EFAULT);
+	}
+	seen = PTE_PFN(pte);
+	check(pwrite(file, &seen, sizeof(seen), 0) == (ssize_t)sizeof(seen));
+	if (pte & PTE_W)
+		check(pread(file, (void *)va(i), sizeof(seen), 0) == (ssize_t)sizeof(seen));
+	else
+		check(pread(file, (void *)va(i), sizeof(seen), 0) < 0 && errno == EFAULT);
+}
+
+static void
+check_all(uint64_t *state, vm_pfn_t home)
+{
+	for (size_t i = 0; i < PAGES; i++) {
+		pt_entry_t pte = pmap_extract(pmap, va(i));
+
+		/* On the way, a home may be mapped without rights; and what is not wired may go. */
+		if (pte != ref[i] && (pte & (PTE_PROT | PTE_WIRED)) == 0 && ((ref[i] == 0 &&
+		    home != 0 && PTE_PFN(pte) == home + i) || (may_forget && !(ref[i] & PTE_WIRED))))
+			ref[i] = pte;
+		if (pte != ref[i])
+			die("page %zu: pte %#x, not %#x", i, pte, ref[i]);
+	}
+	check(pmap->runs == pmap_count_runs(pmap) && pmap->runs == pmap_mappings());
+	expect(kernel_runs(), pmap->runs);
+	check(pmap_mappings() <= pmap_mappings_max());
+	for (int n = 0; n < 16; n++)
+		check_rights((size_t)(rng_next(state) % PAGES));
+}
+
+/*
+ * Random operations
+ */
+
+static vm_prot_t
+some_prot(uint64_t *state)
+{
+	static const vm_prot_t prots[] = { VM_PROT_READ, VM_PROT_READ | VM_PROT_WRITE,
+	    VM_PROT_READ | VM_PROT_EXECUTE, VM_PROT_ALL, VM_PROT_NONE };
+
+	return prots[rng_next(state) % nitems(prots)];
+}
+
+static void
+op_enter(uint64_t *state, size_t first, uint32_t n, bool home)
+{
+	vm_pfn_t frame = 1 + (vm_pfn_t)(rng_next(state) % (FRAMES - 64));
+	pt_entry_t pte[32], want[32];
+	uint32_t centre = (uint32_t)(rng_next(state) % n), entered, expected = 0;
+	unsigned rights = PTE_R;
+
+	for (uint32_t k = 0; k < n; k++) {
+		pt_entry_t old = ref[first + k];
+
+		if (rng_next(state) % 4 == 0)
+			rights = PTE_R | (some_prot(state) & PTE_PROT);
+		pte[k] = PTE_MAKE(home ? HOME + first + k : frame++, rights);
+		if (rng_next(state) % 8 == 0)
+			frame++;
+		if (k != centre && rng_next(state) % 8 == 0)
+			pte[k] = 0;
+		/* Only what the call is for may change a wired page, and keeps it wired. */
+		if (k == centre && (old & PTE_WIRED))
+			pte[k] |= PTE_WIRED;
+		want[k] = pte[k];
+		if (k != centre && ((old & PTE_WIRED) || (PTE_PFN(old) == PTE_PFN(pte[k]) &&
+		    (pte[k] & PTE_PROT & ~old) == 0)))
+			want[k] = 0;
+		expected += want[k] != 0;
+	}
+	expect(pmap_enter(pmap, va(first), n, pte, centre, base, base + PAGES * PG, home ? HOME : 0,
+	    &entered), KERN_SUCCESS);
+	for (uint32_t k = 0; k < n; k++) {
+		/* What was there may have been forgotten just before, and then be entered again. */
+		check(pte[k] == want[k] || may_forget);
+		if (pte[k] != 0)
+			ref[first + k] = pte[k];
+	}
+	check(entered == expected || may_forget);
+}
+
+static void
+op_protect(uint64_t *state, size_t first, size_t n)
+{
+	unsigned flags = rng_next(state) % 2 ? PMAP_KEEP_WIRED : 0;
+	vm_prot_t prot = some_prot(state);
+
+	pmap_protect(pmap, va(first), va(first + n), prot, flags);
+	for (size_t i = first; i < first + n; i++)
+		if (!(flags && (ref[i] & PTE_WIRED)))
+			ref[i] &= ~PTE_PROT | prot;
+}
+
+static void
+op_limit(uint64_t *state, size_t i)
+{
+	vm_prot_t prot = some_prot(state);
+	vm_pfn_t pfn = PTE_PFN(ref[i]);
+	bool other = rng_next(state) % 3 == 0;
+
+	pmap_page_limit(pmap, va(i), other ? pfn + 1 : pfn, prot);
+	if (!other)
+		ref[i] &= ~PTE_PROT | prot;
+}
+
+static void
+op_wire(uint64_t *state, size_t i)
+{
+	bool wired = rng_next(state) % 2;
+
+	/* Under a budget, few of them, and in one leaf: those that have some are not forgotten. */
+	if (may_forget)
+		i %= 8;
+	if (pmap_extract(pmap, va(i)) != ref[i] || (ref[i] & PTE_PROT) == 0)
+		return;
+	pmap_change_wiring(pmap, va(i), wired);
+	ref[i] = wired ? ref[i] | PTE_WIRED : ref[i] & ~PTE_WIRED;
+}
+
+static void
+random_ops(uint64_t seed, int steps)
+{
+	uint64_t state = seed;
+
+	for (int s = 0; s < steps; s++) {
+		/* Near the ends of leaves more often than not. */
+		size_t first = (size_t)(rng_next(&state) % 3 * LEAF + LEAF - 40 + rng_next(&state) % 80);
+		size_t n = 1 + (size_t)(rng_next(&state) % 32);
+		bool home = false;
+
+		if (rng_next(&state) % 4 == 0)
+			first = (size_t)(rng_next(&state) % (PAGES - 32));
+		if (first + n > PAGES)
+			first = PAGES - n;
+		switch (rng_next(&state) % 12) {
+		case 0: case 1: case 2: case 3: case 4:
+			home = rng_next(&state) % 2;
+			op_enter(&state, first, (uint32_t)n, home);
+			break;
+		case 5: case 6:
+			op_protect(&state, first, rng_next(&state) % 8 == 0 ? PAGES - first : n);
+			break;
+		case 7:
+			pmap_remove(pmap, va(first), va(first + n));
+			memset(ref + first, 0, n * sizeof(ref[0]));
+			break;
+		case 8: case 9:
+			op_limit(&state, first);
+			break;
+		default:
+			op_wire(&state, first);
+		}
+		check_all(&state, home ? HOME : 0);
+	}
+}
+
+START_TEST(against_an_array)
+{
+	begin(strategies[_i % 2], 0);
+	random_ops((uint64_t)_i + 1, 600);
+	check(vm_meter_read(VMC_v_forgets) == 0);
+	end();
+}
+END_TEST
+
+START_TEST(under_a_budget)
+{
+	begin(strategies[_i % 2], 64);
+	random_ops((uint64_t)_i + 1, 600);
+	check(vm_meter_read(VMC_v_forgets) > 0);
+	end();
+}
+END_TEST
+
+/* The worst access pattern: every other page of all there is, with wired ones among them. */
+START_TEST(budget_holds)
+{
+	uint32_t entered;
+
+	begin(strategies[_i], 64);
+	for (size_t i = 0; i < PAGES; i += 2) {
+		pt_entry_t pte = PTE_MAKE(1 + i, PTE_R | PTE_W | (i < 16 ? PTE_WIRED : 0));
+
+		expect(pmap_enter(pmap, va(i), 1, &pte, 0, base, base, 0, &entered), KERN_SUCCESS);
+		check(entered == 1 && pmap_extract(pmap, va(i)) == pte);
+		check(i < 16 || pmap_mappings() <= 64 + 4);
+		ref[i] = pte;
+		check_rights(i);
+	}
+	for (size_t i = 0; i < 16; i += 2)
+		check(pmap_extract(pmap, va(i)) == ref[i]);
+	pmap_protect(pmap, base, base + PAGES * PG, VM_PROT_READ, PMAP_KEEP_WIRED);
+	check(pmap_mappings() <= 64);
+	expect(kernel_runs(), pmap_mappings());
+	end();
+}
+END_TEST
+
+/* Taking rights away cuts runs, too. */
+START_TEST(budget_holds_when_cut)
+{
+	pt_entry_t pte[32];
+	uint32_t entered;
+
+	begin(strategies[_i], 64);
+	for (size_t i = 0; i < PAGES; i += 32) {
+		for (size_t k = 0; k < 32; k++)
+			pte[k] = PTE_MAKE(HOME + i + k, PTE_R | PTE_W);
+		expect(pmap_enter(pmap, va(i), 32, pte, 0, base, base, 0, &entered), KERN_SUCCESS);
+	}
+	expect(pmap_mappings(), 1);
+	for (size_t i = 0; i < PAGES; i += 2) {
+		if (i % 4 == 0)
+			pmap_protect(pmap, va(i), va(i + 1), VM_PROT_READ, 0);
+		else
+			pmap_page_limit(pmap, va(i), HOME + i, VM_PROT_READ);
+		check((pmap_extract(pmap, va(i)) & PTE_W) == 0);
+		check(pmap_mappings() <= 64);
+	}
+	expect(kernel_runs(), pmap_mappings());
+	end();
+}
+END_TEST
+
+/* One page of a home: the rest of its 2 MB comes with it, closed; the next pages are mprotects. */
+START_TEST(home_comes_along)
+{
+	pt_entry_t pte = PTE_MAKE(HOME + LEAF + 7, PTE_R);
+	uint32_t entered;
+
+	begin(strategies[_i], 0);
+	expect(pmap_enter(pmap, va(LEAF + 7), 1, &pte, 0, va(LEAF + 3), va(2 * LEAF + 9),
+	    HOME + LEAF + 3, &entered), KERN_SUCCESS);
+	for (size_t i = 0; i < PAGES; i++) {
+		if (i == LEAF + 7)
+			ref[i] = pte;
+		else if (i >= LEAF + 3 && i < 2 * LEAF)
+			ref[i] = PTE_MAKE(HOME + i, 0);
+		expect(pmap_extract(pmap, va(i)), ref[i]);
+		if (i % 64 == 7)
+			check_rights(i);
+	}
+	/* Nothing, closed, the page, closed, nothing. */
+	expect(pmap_mappings(), 5);
+	expect(kernel_runs(), 5);
+	/* All of it, and the kernel has one mapping where there were three. */
+	for (size_t i = LEAF + 3; i < 2 * LEAF; i++) {
+		pte = PTE_MAKE(HOME + i, PTE_R);
+		expect(pmap_enter(pmap, va(i), 1, &pte, 0, va(LEAF + 3), va(2 * LEAF + 9),
+		    HOME + LEAF + 3, &entered), KERN_SUCCESS);
+	}
+	expect(pmap_mappings(), 3);
+	expect(kernel_runs(), 3);
+	end();
+}
+END_TEST
+
+/* The kernel refuses: giving fails and leaves nothing behind, taking away does not fail. */
+static int refusals;
+static enum sys_call refused_call;
+
+static int
+refuse(enum sys_call call)
+{
+	return call == refused_call && refusals > 0 ? (refusals--, -ENOMEM) : 0;
+}
+
+START_TEST(kernel_refuses)
+{
+	uint32_t entered;
+	pt_entry_t pte;
+
+	begin(strategies[_i], 0);
+	sys_inject = refuse;
+	for (int round = 0; round < 4; round++) {
+		refused_call = round % 2 ? SYS_CALL_MPROTECT : SYS_CALL_MMAP;
+		for (size_t i = 0; i < 8; i++) {
+			pte = ref[i] = PTE_MAKE(10 + i, PTE_R | PTE_W);
+			expect(pmap_enter(pmap, va(i), 1, &pte, 0, base, base, 0, &entered), KERN_SUCCESS);
+		}
+		refusals = round < 2 ? 1 : 20;
+		pmap_protect(pmap, va(1), va(5), VM_PROT_READ, 0);
+		for (size_t i = 0; i < 8; i++) {
+			pte = pmap_extract(pmap, va(i));
+			check((pte & PTE_W) == 0 || i < 1 || i >= 5);
+			ref[i] = pte;
+			check_rights(i);
+		}
+		refusals = 5;
+		pte = PTE_MAKE(99, PTE_R);
+		if (pmap_enter(pmap, va(3), 1, &pte, 0, base, base, 0, &entered) == KERN_SUCCESS)
+			ref[3] = pte;
+		else
+			ref[3] = 0;
+		expect(pmap_extract(pmap, va(3)), ref[3]);
+		refusals = 0;
+		check_rights(3);
+		expect(kernel_runs(), pmap_mappings());
+		expect(pmap_count_runs(pmap), pmap_mappings());
+	}
+	end();
+}
+END_TEST
+
+int
+main(void)
+{
+	Suite *s = suite_create("pmap");
+	TCase *tc = tcase_create("both strategies");
+	SRunner *sr;
+	int failed;
+
+	tcase_set_timeout(tc, 120);
+	tcase_add_loop_test(tc, against_an_array, 0, 6);
+	tcase_add_loop_test(tc, under_a_budget, 0, 6);
+	tcase_add_loop_test(tc, budget_holds, 0, 2);
+	tcase_add_loop_test(tc, budget_holds_when_cut, 0, 2);
+	tcase_add_loop_test(tc, home_comes_along, 0, 2);
+	tcase_add_loop_test(tc, kernel_refuses, 0, 2);
+	suite_add_tcase(s, tc);
+	sr = srunner_create(s);
+	srunner_run_all(sr, CK_ENV);
+	failed = srunner_ntests_failed(sr);
+	srunner_free(sr);
+	return failed == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+}
