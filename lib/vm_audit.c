@@ -30,6 +30,7 @@
 #include "vm_map.h"
 #include "vm_object.h"
 #include "vm_page.h"
+#include "vm_pager.h"
 
 /* What has been seen so far: frames, and how often ptes wire each page. */
 static struct seen {
@@ -167,7 +168,8 @@ audit_pte(struct vm_map *map, struct vm_map_entry *e, vm_offset_t va, pt_entry_t
 	if (c != NULL && i >= c->shadow_offset && i - c->shadow_offset < c->size) {
 		vm_object_lock(c);
 		KASSERT_ALWAYS(radix_lookup(&c->pages, i - c->shadow_offset) != NULL ||
-		    vm_object_paged_out(c, i - c->shadow_offset));
+		    vm_object_paged_out(c, i - c->shadow_offset) ||
+		    (c->pager != NULL && !c->pager->ops->queryable));
 		vm_object_unlock(c);
 	}
 }

@@ -47,8 +47,8 @@ gather(struct vm_object *o, vm_pindex_t *i, vm_pindex_t hi, struct vm_page **m, 
 	return n;
 }
 
-enum kern_return
-vm_object_clean(struct vm_object *o, vm_pindex_t lo, vm_pindex_t hi, uint32_t *lost)
+static enum kern_return
+clean(struct vm_object *o, vm_pindex_t lo, vm_pindex_t hi, bool patient, uint32_t *lost)
 {
 	struct vm_page *m[CLUSTER], *wait;
 	vm_pindex_t i = lo;
@@ -58,7 +58,7 @@ vm_object_clean(struct vm_object *o, vm_pindex_t lo, vm_pindex_t hi, uint32_t *l
 	for (;;) {
 		uint32_t n = gather(o, &i, hi, m, &wait), done = 0;
 
-		if (wait != NULL) {
+		if (wait != NULL && patient) {
 			uint32_t ticket = event_prepare(wait);
 
 			wait->flags |= PG_WANTED;
@@ -92,4 +92,19 @@ vm_object_clean(struct vm_object *o, vm_pindex_t lo, vm_pindex_t hi, uint32_t *l
 	}
 	vm_object_unlock(o);
 	return *lost == 0 ? KERN_SUCCESS : KERN_MEMORY_ERROR;
+}
+
+enum kern_return
+vm_object_clean(struct vm_object *o, vm_pindex_t lo, vm_pindex_t hi, uint32_t *lost)
+{
+	return clean(o, lo, hi, true, lost);
+}
+
+bool
+vm_object_clean_cluster(struct vm_object *o, vm_pindex_t at)
+{
+	uint32_t lost;
+
+	return clean(o, at, (vm_pindex_t)MIN((uint64_t)o->size, (uint64_t)at + CLUSTER), false, &lost) ==
+	    KERN_SUCCESS;
 }

@@ -11,4 +11,10 @@
  */
 enum kern_return vm_object_clean(struct vm_object *, vm_pindex_t lo, vm_pindex_t hi, uint32_t *lost);
 
+/*
+ * For the pageout daemon: the page at `at' and those after it, up to the first that is busy, for whose
+ * pager it must not wait.  false: a page could not be written.
+ */
+bool vm_object_clean_cluster(struct vm_object *, vm_pindex_t at);
+
 #endif

@@ -32,6 +32,8 @@ window(const struct faultstate *fs, uint32_t max)
 	vm_pindex_t next = atomic_load_explicit(&e->fault_next, memory_order_relaxed);
 	uint32_t last = atomic_load_explicit(&e->fault_window, memory_order_relaxed);
 
+	KASSERT(fs->lookup_valid);
+
 	if ((fs->flags & VM_FAULT_WIRE) || e->advice == VM_ADVICE_RANDOM)
 		return 1;
 	if (e->advice == VM_ADVICE_SEQUENTIAL)
@@ -168,13 +170,15 @@ void
 vm_cluster_gather(struct faultstate *fs, struct vm_cluster *cl, bool writable)
 {
 	struct vm_object *first = fs->first_object, *below = NULL, *c = first->copy;
-	bool unsure = false, alive = true;
+	bool locked = false, unsure = false, alive = true;
 
 	if (cl->hi - cl->lo <= 1)
 		return;
 	if (c != NULL) {
-		unsure = !vm_object_lock_try(c);
-		alive = !unsure && c->ref_count != 0;
+		locked = vm_object_lock_try(c);
+		alive = locked && c->ref_count != 0;
+		/* What it has paged out, a pager that must not be asked here does not tell. */
+		unsure = !locked || (c->pager != NULL && !c->pager->ops->queryable);
 	}
 	if (fs->copied && cl->make_hi > fs->first_pindex + 1 && first->shadow != NULL) {
 		below = first->shadow;
@@ -188,7 +192,7 @@ vm_cluster_gather(struct faultstate *fs, struct vm_cluster *cl, bool writable)
 	}
 	if (below != NULL)
 		vm_object_unlock(below);
-	if (c != NULL && !unsure)
+	if (locked)
 		vm_object_unlock(c);
 }
 
@@ -227,7 +231,8 @@ vm_cluster_pagein(struct faultstate *fs, struct vm_page **run)
 	uint32_t max, n = 1;
 
 	run[0] = fs->m;
-	if (fs->map == NULL || o->pager->npages <= o->paging_offset)
+	/* The entry is there as long as the map is locked. */
+	if (!fs->lookup_valid || o->pager->npages <= o->paging_offset)
 		return 1;
 	max = affordable(window(fs, VM_PAGEIN_MAX));
 	max = (uint32_t)MIN((uint64_t)max, MIN((uint64_t)o->size, o->pager->npages - o->paging_offset) -

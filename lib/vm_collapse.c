@@ -73,6 +73,11 @@ merge_pagers(struct vm_object *us, struct vm_object *backing)
 		backing->pager = NULL;
 		for (i = 0; radix_next(&us->pages, &i) != NULL; i++)
 			vm_pager_dispose(theirs, (uint64_t)i + us->paging_offset, 1);
+		/* What lies outside of us is nobody's any more. */
+		vm_pager_dispose(theirs, 0, us->paging_offset);
+		i = us->shadow_offset + us->size;
+		if (i < backing->size)
+			vm_pager_dispose(theirs, (uint64_t)i + backing->paging_offset, backing->size - i);
 		return true;
 	}
 	if (us->pager->ops != theirs->ops || !theirs->ops->queryable || theirs->ops->move == NULL)
@@ -103,6 +108,7 @@ merge_pages(struct vm_object *us, struct vm_object *backing, uint32_t *moved)
 		}
 		if (!vm_page_rename(p, us, at))
 			return false;
+		p->flags |= PG_MODIFIED;	/* our pager has not got it */
 		++*moved;
 	}
 	return true;
@@ -119,6 +125,9 @@ merge(struct vm_object *us, struct vm_object *backing)
 	uint32_t moved = 0, before = us->pages.count;
 	struct vm_pager *old_pager;
 
+	/* What our pager has must hide what backing has: it must tell. */
+	if (us->pager != NULL && !us->pager->ops->queryable)
+		return false;
 	if (s != NULL)
 		vm_object_lock(s);
 	/* Resident pages first: has_own() must not take backing's paged-out pages for ours. */

@@ -451,7 +451,7 @@ fault_push(struct faultstate *fs)
 			continue;
 		}
 		copy_m = vm_page_lookup(c, fs->pindex - c->shadow_offset);
-		if (c->ref_count == 0 || (copy_m != NULL && !(copy_m->flags & PG_BUSY))) {
+		if (c->ref_count == 0 || c == fs->told || (copy_m != NULL && !(copy_m->flags & PG_BUSY))) {
 			vm_object_unlock(c);	/* nobody wants it, or it is there */
 			return KERN_SUCCESS;
 		}
@@ -510,10 +510,16 @@ fault_push(struct faultstate *fs)
 		vm_object_pip_done(c);
 		vm_object_unlock(object);
 		vm_object_unlock(c);
-		vm_object_deallocate(c);
+		/* What it has, it keeps as long as it lives: until the fault is over, by our reference. */
+		if (exists) {
+			struct vm_object *before = fs->told;
+
+			fs->told = c;
+			c = before;
+		}
+		if (c != NULL)
+			vm_object_deallocate(c);
 		vm_object_lock(object);
-		if (exists && object->copy == c)
-			return KERN_SUCCESS;
 	}
 	return KERN_SUCCESS;
 }
@@ -603,7 +609,7 @@ may_write(struct faultstate *fs)
 		return KERN_SUCCESS;
 	if (!vm_object_lock_try(c))
 		return KERN_RETRY;
-	lacks = c->ref_count != 0 && vm_fault_copy_lacks(c, fs->pindex);
+	lacks = c->ref_count != 0 && c != fs->told && vm_fault_copy_lacks(c, fs->pindex);
 	vm_object_unlock(c);
 	return lacks ? KERN_RETRY : KERN_SUCCESS;
 }
@@ -727,6 +733,9 @@ fault(struct faultstate *fs)
 			result = fault_relookup(fs);
 		if (result == KERN_SUCCESS)
 			result = fault_enter(fs);
+		if (fs->told != NULL)
+			vm_object_deallocate(fs->told);
+		fs->told = NULL;
 		if (result != KERN_RETRY)
 			return result;
 		vm_count(v_restarts);

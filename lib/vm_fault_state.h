@@ -44,6 +44,9 @@ struct faultstate {
 	struct vm_page *m;		/* busy by us, or null */
 	uint32_t depth;			/* objects above this one */
 
+	/* A copy whose pager, which had to be asked, has the page already; referenced, or null. */
+	struct vm_object *told;
+
 	/* How the page came to be: its neighbours may follow. */
 	bool copied, zeroed;
 	uint32_t again;			/* times that a pager said AGAIN, or a frame was waited for */

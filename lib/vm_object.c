@@ -329,7 +329,7 @@ vm_object_page_remove(struct vm_object *o, const struct vm_mapping *map, vm_pind
 		return;
 	vm_object_lock(o);
 	krwlock_read(&vm_rmap_lock);
-	sole = o->copy == NULL && o->pager == NULL && LIST_EMPTY(&o->children);
+	sole = o->copy == NULL && LIST_EMPTY(&o->children);
 	LIST_FOREACH(other, &o->mappings, link) {
 		refs++;
 		if (other != map && other->offset < hi &&
@@ -343,10 +343,13 @@ vm_object_page_remove(struct vm_object *o, const struct vm_mapping *map, vm_pind
 		sole = sole && o->shadow->copy != o;
 		vm_object_unlock(o->shadow);
 	}
-	if (sole && refs > 1 && refs == o->ref_count && o->paging_in_progress == 0)
+	if (sole && refs > 1 && refs == o->ref_count && o->paging_in_progress == 0) {
 		for (vm_pindex_t i = lo; (m = radix_next(&o->pages, &i)) != NULL && i < hi; i++)
 			if (!(m->flags & PG_BUSY) && m->wire_count == 0)
 				vm_page_free(m);
+		if (o->pager != NULL)
+			vm_pager_dispose(o->pager, (uint64_t)lo + o->paging_offset, hi - lo);
+	}
 	vm_object_unlock(o);
 }
 

@@ -152,7 +152,6 @@ scan_inactive(void)
 		struct vm_page *m = next_page(&vm_page_queue_inactive);
 		struct vm_object *o;
 		vm_pindex_t at;
-		uint32_t lost;
 
 		if (m == NULL)
 			continue;
@@ -167,8 +166,7 @@ scan_inactive(void)
 			o->ref_count++;
 			vm_object_unlock(o);
 			PROBE("vm_pageout: cleaning");
-			if (vm_object_clean(o, at, (vm_pindex_t)MIN((uint64_t)o->size, at + 16u), &lost) ==
-			    KERN_SUCCESS)
+			if (vm_object_clean_cluster(o, at))
 				progress = true;
 			vm_object_deallocate(o);
 			continue;

@@ -420,6 +420,31 @@ START_TEST(a_held_view_survives_a_snapshot_of_adjoining_ranges)
 }
 END_TEST
 
+/*
+ * A writable view gets an object of its own, still without a page, when it is shared; when the
+ * snapshot goes, the copy is merged with that.  The next snapshot must not take it for an unmodified copy.
+ */
+START_TEST(a_shared_view_is_not_taken_for_a_later_snapshot)
+{
+	char *p = alloc(4), *v;
+	vmf_snapshot_t s;
+	vmf_task_t child;
+
+	fill_pages(p, 4, 1);
+	s = snap(p, 4);
+	v = view(s, 4, VMF_PROT_DEFAULT);
+	expect(vmf_inherit(v, 4 * PG, VMF_INHERIT_SHARE), 0);
+	expect(vmf_inherit(p, 4 * PG, VMF_INHERIT_NONE), 0);
+	expect(vmf_task_fork(VMF_TASK_DEFAULT, &child), 0);
+	expect(vmf_snapshot_release(s), 0);
+	s = snap(p, 4);
+	fill_pages(v, 4, 2);
+	check_snap(s, 4, 1);
+	check_pages(p, 4, 1);
+	expect(vmf_task_destroy(child), 0);
+}
+END_TEST
+
 START_TEST(a_copy_over_snapshotted_memory_spares_the_snapshot)
 {
 	char *p = alloc(8), *q = alloc(8), *v;
@@ -577,6 +602,7 @@ main(void)
 	tcase_add_test(t, ranges_of_several_tasks_are_one_snapshot);
 	tcase_add_test(t, a_snapshot_of_wired_memory_is_a_copy_at_once);
 	tcase_add_test(t, a_held_view_survives_a_snapshot_of_adjoining_ranges);
+	tcase_add_test(t, a_shared_view_is_not_taken_for_a_later_snapshot);
 	tcase_add_test(t, a_copy_over_snapshotted_memory_spares_the_snapshot);
 	tcase_add_test(t, diff_reports_the_pages_whose_bytes_differ);
 	tcase_add_test(t, diff_needs_one_range_and_live_memory);

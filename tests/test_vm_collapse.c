@@ -223,9 +223,9 @@ try(const struct variant *v)
 	unsigned pages, resident;
 
 	testpager.can_move = v->can_move;
-	bottom = vm_object_allocate(BOTTOM_PAGES);
-	backing = vm_object_allocate(v->offset + TOP_PAGES + EXTRA);
-	top = vm_object_allocate(TOP_PAGES);
+	bottom = vm_object_allocate(BOTTOM_PAGES, true);
+	backing = vm_object_allocate(v->offset + TOP_PAGES + EXTRA, true);
+	top = vm_object_allocate(TOP_PAGES, true);
 	for (vm_pindex_t i = 0; i < BOTTOM_PAGES; i++)
 		put_page(bottom, i, mix(BOTTOM, i), true);
 	put_over(backing, bottom, BOTTOM_OFFSET);
@@ -335,8 +335,8 @@ START_TEST(the_first_and_the_last_page_count)
 	} where[] = { { 1, false }, { 2, true }, { 5, true }, { 6, false } };
 
 	for (unsigned n = 0; n < 2 * nitems(where); n++) {
-		struct vm_object *bottom = vm_object_allocate(8), *backing = vm_object_allocate(8);
-		struct vm_object *top = vm_object_allocate(4);
+		struct vm_object *bottom = vm_object_allocate(8, true), *backing = vm_object_allocate(8, true);
+		struct vm_object *top = vm_object_allocate(4, true);
 		char *p;
 
 		put_page(bottom, 3, mix(BOTTOM, 3), true);
@@ -369,9 +369,9 @@ START_TEST(a_pager_that_cannot_be_asked_is_left_alone)
 {
 	testpager.queryable = false;
 	for (unsigned n = 1; n < 16; n++) {
-		struct vm_object *bottom = vm_object_allocate(BOTTOM_PAGES);
-		struct vm_object *backing = vm_object_allocate(TOP_PAGES);
-		struct vm_object *top = vm_object_allocate(TOP_PAGES);
+		struct vm_object *bottom = vm_object_allocate(BOTTOM_PAGES, true);
+		struct vm_object *backing = vm_object_allocate(TOP_PAGES, true);
+		struct vm_object *top = vm_object_allocate(TOP_PAGES, true);
 		struct variant v = {
 			.top_pager = n & 1, .backing_pager = n & 2,
 			.shared = n & 4, .visible = n & 8,
@@ -412,7 +412,7 @@ END_TEST
 START_TEST(a_chain_with_a_fault_under_way_is_left_alone)
 {
 	for (int k = 0; k < 2; k++) {
-		struct vm_object *backing = vm_object_allocate(4), *top = vm_object_allocate(4);
+		struct vm_object *backing = vm_object_allocate(4, true), *top = vm_object_allocate(4, true);
 		struct vm_object *busy = k == 0 ? top : backing;
 		char *p;
 

@@ -43,7 +43,7 @@ teardown(void)
 
 START_TEST(the_wrappers_keep_to_the_pager_s_size_and_count)
 {
-	struct vm_object *o = vm_object_allocate(4);
+	struct vm_object *o = vm_object_allocate(4, true);
 	struct testpager *t = testpager_make(2);
 	char bytes[VMF_PAGE_SIZE];
 	struct vm_page *m[4];
