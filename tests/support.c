@@ -64,6 +64,12 @@ start(uint64_t memory, uint32_t mappings)
 {
 	struct vmf_config config = VMF_CONFIG_INIT;
 
+#if defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+	/* It leaves no room for a second task as large as the default one's default. */
+	config.address_space = sizeof(void *) == 8 ? (uint64_t)1 << 36 : 0;
+#endif
+#endif
 	config.memory = memory;
 	config.mappings = mappings;
 	config.flags = VMF_CONFIG_QUIET;
