@@ -648,10 +648,11 @@ vm_object_copy(struct vm_object *o, vm_pindex_t lo, vm_pindex_t hi, struct vm_cu
 	vm_object_unlock(o);
 	if (old != NULL)
 		vm_object_unlock(old);
-	physmem_unreserve(unused != NULL ? &c->home : &(struct physmem_home){ 0 });
 	vm_object_unlock(c);
-	if (unused != NULL)
+	if (unused != NULL) {
+		physmem_unreserve(&unused->home);
 		vm_object_free(unused);
+	}
 	if (wired) {
 		/* In the order of their making: a later copy of the same object is further down the chain. */
 		struct vm_object **last = cut != NULL ? &cut->copies : &own.copies;

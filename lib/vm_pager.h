@@ -57,12 +57,13 @@ struct vm_pager_ops {
 	 * moving bytes; both of the same kind.  May be null; never blocks; false: no.
 	 */
 	bool (*move)(struct vm_pager *, uint64_t offset, struct vm_pager *src, uint64_t src_offset);
-	/* Nobody refers to the pager any more. */
-	void (*terminate)(struct vm_pager *);
 	bool queryable;		/* has_page never blocks */
 };
 
-/* The first member of every pager.  `handle` counts: users' handle, and the object. */
+/*
+ * The first member of every pager.  `handle` counts: users' handle, and the object; its destructor ends
+ * the pager.
+ */
 struct vm_pager {
 	struct handle handle;
 	const struct vm_pager_ops *ops;	/* constant */

@@ -144,10 +144,10 @@ move(struct vm_pager *p, uint64_t offset, struct vm_pager *src, uint64_t src_off
 }
 
 static const struct vm_pager_ops ops[2][2] = {
-	{ { "test", get, put, has_page_slowly, dispose, NULL, NULL, false },
-	  { "test, move", get, put, has_page_slowly, dispose, move, NULL, false } },
-	{ { "test, queryable", get, put, has_page, dispose, NULL, NULL, true },
-	  { "test, queryable, move", get, put, has_page, dispose, move, NULL, true } },
+	{ { "test", get, put, has_page_slowly, dispose, NULL, false },
+	  { "test, move", get, put, has_page_slowly, dispose, move, false } },
+	{ { "test, queryable", get, put, has_page, dispose, NULL, true },
+	  { "test, queryable, move", get, put, has_page, dispose, move, true } },
 };
 
 static void
