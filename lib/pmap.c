@@ -32,6 +32,9 @@
 #define DEFAULT_MAX	65530				/* the kernel's own default */
 #define LAST_RESORT_NS	((int64_t)5 * 1000 * 1000 * 1000)
 #define PAUSE_NS	1000000
+#define APART_PAGES	16				/* a longer run is not kept apart, ... */
+#define APART_WRITE	16				/* ... nor any in a leaf where so many can be written; */
+#define JOIN_WRITE	64				/* where so many can be, they are merged again */
 
 struct pmap_dir {
 	struct pmap_leaf *leaf[DIR_LEAVES];
@@ -91,25 +94,61 @@ pte_get(const struct pmap *pmap, size_t i)
 	return l != NULL ? l->pte[i % PMAP_LEAF_PAGES] : 0;
 }
 
+static inline bool
+bit_get(const uint64_t *word, size_t i)
+{
+	return word[i / 64] >> (i % 64) & 1;
+}
+
+static inline void
+bit_set(uint64_t *word, size_t i, bool on)
+{
+	word[i / 64] = (word[i / 64] & ~((uint64_t)1 << (i % 64))) | (uint64_t)on << (i % 64);
+}
+
 static void
-pte_set(struct pmap_leaf *l, size_t i, pt_entry_t new)
+apart_set(struct pmap *pmap, struct pmap_leaf *l, size_t i, bool on)
+{
+	bool was = bit_get(l->apart, i % PMAP_LEAF_PAGES);
+
+	l->napart = (uint16_t)(l->napart + on - was);
+	pmap->napart += (uint64_t)on - was;
+	bit_set(l->apart, i % PMAP_LEAF_PAGES, on);
+}
+
+static void
+pte_set(struct pmap *pmap, struct pmap_leaf *l, size_t i, pt_entry_t new)
 {
 	pt_entry_t *pte = &l->pte[i % PMAP_LEAF_PAGES], old = *pte;
 
 	l->nvalid = (uint16_t)(l->nvalid + !!(new & PTE_PROT) - !!(old & PTE_PROT));
 	l->nwrite = (uint16_t)(l->nwrite + !!(new & PTE_W) - !!(old & PTE_W));
+	l->nexec = (uint16_t)(l->nexec + !!(new & PTE_X) - !!(old & PTE_X));
 	l->nwired = (uint16_t)(l->nwired + !!(new & PTE_WIRED) - !!(old & PTE_WIRED));
 	l->nframe = (uint16_t)(l->nframe + !!PTE_PFN(new) - !!PTE_PFN(old));
+	bit_set(l->write, i % PMAP_LEAF_PAGES, new & PTE_W);
+	if (PTE_PFN(new) == 0)
+		apart_set(pmap, l, i, false);
 	*pte = new;
+}
+
+/* What the kernel knows of a page: its pte, and whether it is kept apart. */
+typedef uint64_t view_t;
+#define VIEW_APART	((view_t)1 << 63)
+
+static inline view_t
+view(const struct pmap_leaf *l, size_t i)
+{
+	return l->pte[i % PMAP_LEAF_PAGES] | (bit_get(l->apart, i % PMAP_LEAF_PAGES) ? VIEW_APART : 0);
 }
 
 /* Is there a boundary of kernel mappings between two neighbours? */
 static inline bool
-boundary(pt_entry_t a, pt_entry_t b)
+boundary(view_t a, view_t b)
 {
 	if (PTE_PFN(a) == 0 || PTE_PFN(b) == 0)
 		return PTE_PFN(a) != PTE_PFN(b);
-	return PTE_PFN(b) != PTE_PFN(a) + 1 || ((a ^ b) & PTE_PROT) != 0;
+	return PTE_PFN(b) != PTE_PFN(a) + 1 || ((a ^ b) & (PTE_PROT | VIEW_APART)) != 0;
 }
 
 /* Boundaries before each of the pages [i, j], and after j. */
@@ -117,15 +156,17 @@ static uint64_t
 boundaries(const struct pmap *pmap, size_t i, size_t j)
 {
 	size_t last = (pmap->size >> PAGE_SHIFT) - 1;
+	const struct pmap_leaf *before;
 	uint64_t n = 0;
-	pt_entry_t prev;
+	view_t prev;
 
-	prev = i > 0 ? pte_get(pmap, i - 1) : pte_get(pmap, i);
 	if (i == 0)
 		i = 1;
+	before = leaf_of(pmap, i - 1);
+	prev = before != NULL ? view(before, i - 1) : 0;
 	for (size_t k = i; k <= MIN(j + 1, last); k++) {
 		const struct pmap_leaf *l = leaf_of(pmap, k);
-		pt_entry_t pte;
+		view_t now;
 
 		if (l == NULL) {
 			n += boundary(prev, 0);
@@ -133,9 +174,9 @@ boundaries(const struct pmap *pmap, size_t i, size_t j)
 			k |= PMAP_LEAF_PAGES - 1;	/* the rest of it is 0 as well */
 			continue;
 		}
-		pte = l->pte[k % PMAP_LEAF_PAGES];
-		n += boundary(prev, pte);
-		prev = pte;
+		now = view(l, k);
+		n += boundary(prev, now);
+		prev = now;
 	}
 	return n;
 }
@@ -173,7 +214,7 @@ forget_run(struct pmap *pmap, struct pmap_leaf *l, size_t i, size_t j)
 		pt_entry_t old = l->pte[k % PMAP_LEAF_PAGES];
 
 		vm_count_n(v_forgets, (old & PTE_PROT) != 0);
-		pte_set(l, k, row ? PTE_MAKE(PTE_PFN(old), 0) : 0);
+		pte_set(pmap, l, k, row ? PTE_MAKE(PTE_PFN(old), 0) : 0);
 	}
 	runs_change(pmap, before, boundaries(pmap, i, j));
 }
@@ -192,12 +233,42 @@ leaf_forget(struct pmap *pmap, struct pmap_leaf *l, size_t first)
 	}
 }
 
+/* Keep nothing of a leaf apart any more.  => locked */
+static void
+leaf_join(struct pmap *pmap, struct pmap_leaf *l, size_t first)
+{
+	size_t last = MIN(first + PMAP_LEAF_PAGES, pmap->size >> PAGE_SHIFT) - 1;
+	uint64_t before;
+
+	if (l->napart == 0 || ops->keep_apart(va_of(pmap, first), last - first + 1, false) != 0)
+		return;			/* they stay, and are counted as mappings */
+	before = boundaries(pmap, first, last);
+	pmap->napart -= l->napart;
+	l->napart = 0;
+	memset(l->apart, 0, sizeof(l->apart));
+	runs_change(pmap, before, boundaries(pmap, first, last));
+}
+
+static void
+pmap_join(struct pmap *pmap)
+{
+	for (uint32_t d = 0; d < pmap->ndir && pmap->napart != 0; d++)
+		for (uint32_t n = 0; pmap->dir[d] != NULL && n < DIR_LEAVES; n++)
+			if (pmap->dir[d]->leaf[n] != NULL)
+				leaf_join(pmap, pmap->dir[d]->leaf[n],
+				    (size_t)d << DIR_SHIFT | (size_t)n << PMAP_LEAF_SHIFT);
+}
+
 /* Forget leaves of this pmap until all mappings together are at most `goal`.  => locked */
 static void
 pmap_forget(struct pmap *pmap, uint64_t goal)
 {
 	size_t nleaves = ((pmap->size >> PAGE_SHIFT) + PMAP_LEAF_PAGES - 1) >> PMAP_LEAF_SHIFT;
 
+	/* What can be had without a fault comes first. */
+	pmap_join(pmap);
+	if (atomic_load_explicit(&total_runs, memory_order_relaxed) <= goal)
+		return;
 	for (size_t n = 0; n < nleaves; n++) {
 		size_t at = pmap->hand, first = at << PMAP_LEAF_SHIFT;
 		struct pmap_leaf *l;
@@ -268,7 +339,7 @@ must_unmap(struct pmap *pmap, size_t i, size_t j)
 		if (l == NULL)
 			k |= PMAP_LEAF_PAGES - 1;
 		else if (l->pte[k % PMAP_LEAF_PAGES] != 0)
-			pte_set(l, k, 0);
+			pte_set(pmap, l, k, 0);
 	}
 	runs_change(pmap, before, boundaries(pmap, i, j));
 }
@@ -296,15 +367,33 @@ enter_home(struct pmap *pmap, struct pmap_leaf *l, size_t i, size_t n, size_t lo
 	if (ops->map(va_of(pmap, first), last - first + 1, pfn, 0) != 0)
 		return;			/* the run itself will be mapped, or fail, by itself */
 	for (size_t k = first; k <= last; k++)
-		pte_set(l, k, PTE_MAKE(pfn + (k - first), 0));
+		pte_set(pmap, l, k, PTE_MAKE(pfn + (k - first), 0));
 	runs_change(pmap, before, boundaries(pmap, first, last));
+}
+
+/*
+ * Should pages [i, i + n), which may be read, be kept apart when they are written?  Only where they
+ * are few, and cut out of the midst of a mapping; `cuts' says the boundaries there are.
+ */
+static bool
+worth_apart(struct pmap *pmap, struct pmap_leaf *l, size_t i, size_t n, uint64_t cuts, pt_entry_t pte)
+{
+	if (ops->keep_apart == NULL || cuts != 0 || !(pte & PTE_W) || n > APART_PAGES ||
+	    l->nwrite >= APART_WRITE || !(l->pte[i % PMAP_LEAF_PAGES] & PTE_R) ||
+	    i == 0 || i + n >= pmap->size >> PAGE_SHIFT)
+		return false;
+	if (pmap_mappings_short()) {
+		pmap_join(pmap);
+		return false;
+	}
+	return true;
 }
 
 /* Enter pages [i, i + n) of one leaf, frames in a row, equal rights.  0 or -errno */
 static int
 enter_run(struct pmap *pmap, struct pmap_leaf *l, size_t i, size_t n, const pt_entry_t *pte)
 {
-	bool same_frames = true, same = true;
+	bool same_frames = true, same = true, apart;
 	uint64_t before;
 	int error = 0;
 
@@ -314,16 +403,23 @@ enter_run(struct pmap *pmap, struct pmap_leaf *l, size_t i, size_t n, const pt_e
 		same_frames = same_frames && PTE_PFN(old) == PTE_PFN(pte[k]);
 		same = same && ((old ^ pte[k]) & ~PTE_WIRED) == 0;
 	}
+	apart = !same && same_frames && worth_apart(pmap, l, i, n, boundaries(pmap, i, i + n - 1), pte[0]);
 	if (!same && same_frames)
 		error = ops->protect(va_of(pmap, i), n, PTE_PFN(pte[0]), pte[0] & PTE_PROT);
 	else if (!same)
 		error = ops->map(va_of(pmap, i), n, PTE_PFN(pte[0]), pte[0] & PTE_PROT);
 	if (error != 0)
 		return error;
+	apart = apart && ops->keep_apart(va_of(pmap, i), n, true) == 0;
 	before = boundaries(pmap, i, i + n - 1);
-	for (size_t k = 0; k < n; k++)
-		pte_set(l, i + k, pte[k]);
+	for (size_t k = 0; k < n; k++) {
+		pte_set(pmap, l, i + k, pte[k]);
+		if (apart || !same_frames)
+			apart_set(pmap, l, i + k, apart);
+	}
 	runs_change(pmap, before, boundaries(pmap, i, i + n - 1));
+	if (l->nwrite >= JOIN_WRITE)
+		leaf_join(pmap, l, i & ~(size_t)(PMAP_LEAF_PAGES - 1));
 	return 0;
 }
 
@@ -384,15 +480,46 @@ pmap_enter(struct pmap *pmap, vm_offset_t va, uint32_t n, pt_entry_t *pte, uint3
  * Taking away
  */
 
+/* Are all ptes of the leaf alike but for the right to write, and without any other that could differ? */
+static bool
+is_plain(const struct pmap_leaf *l)
+{
+	return l->nvalid == PMAP_LEAF_PAGES && l->nexec == 0 && l->nwired == 0;
+}
+
+/* The first page of [i, end) that can be written; end: none.  => one leaf */
+static size_t
+next_write(const struct pmap_leaf *l, size_t i, size_t end)
+{
+	while (i < end) {
+		uint64_t word = l->write[i % PMAP_LEAF_PAGES / 64] >> (i % 64);
+
+		if (word != 0)
+			return MIN(i + (size_t)__builtin_ctzll(word), end);
+		i = (i | 63) + 1;
+	}
+	return end;
+}
+
+/* The ptes of [i, j], of which a leaf l has all, get rights `prot'; wired bits stay. */
+static void
+set_rights(struct pmap *pmap, struct pmap_leaf *l, size_t i, size_t j, unsigned prot)
+{
+	uint64_t before = boundaries(pmap, i, j);
+
+	for (size_t k = i; k <= j; k++)
+		pte_set(pmap, l, k, (l->pte[k % PMAP_LEAF_PAGES] & ~PTE_PROT) | prot);
+	runs_change(pmap, before, boundaries(pmap, i, j));
+}
+
 /* Change the rights of [i, j] to prot in ptes and kernel; wired bits stay.  => every pte has a frame */
 static void
 limit_run(struct pmap *pmap, size_t i, size_t j, unsigned prot)
 {
-	size_t k, run;
+	size_t k, run, end, last;
 
 	for (k = i; k <= j; k += run) {
 		vm_pfn_t pfn = PTE_PFN(pte_get(pmap, k));
-		uint64_t before;
 		int error;
 
 		run = j - k + 1;
@@ -404,56 +531,101 @@ limit_run(struct pmap *pmap, size_t i, size_t j, unsigned prot)
 			must_unmap(pmap, k, k + run - 1);
 			continue;
 		}
-		before = boundaries(pmap, k, k + run - 1);
-		for (size_t p = k; p < k + run; p++) {
+		for (size_t p = k; p < k + run; p = end) {
 			struct pmap_leaf *l = leaf_of(pmap, p);
 
-			pte_set(l, p, (l->pte[p % PMAP_LEAF_PAGES] & ~PTE_PROT) | prot);
+			end = MIN((p | (PMAP_LEAF_PAGES - 1)) + 1, k + run);
+			if (!is_plain(l) || prot != PTE_R) {
+				set_rights(pmap, l, p, end - 1, prot);
+				continue;
+			}
+			/* Those that could be written are few among many, more often than not. */
+			while ((p = next_write(l, p, end)) < end) {
+				for (last = p; last + 1 < end && next_write(l, last + 1, end) == last + 1;)
+					last++;
+				set_rights(pmap, l, p, last, prot);
+				p = last + 1;
+			}
 		}
-		runs_change(pmap, before, boundaries(pmap, k, k + run - 1));
 	}
+}
+
+/* A run of pages whose rights are to become the same. */
+struct limit {
+	size_t start, last;		/* the last that must change */
+	unsigned prot;
+	bool any;
+};
+
+static void
+limit_flush(struct pmap *pmap, struct limit *run)
+{
+	if (run->any)
+		limit_run(pmap, run->start, run->last, run->prot);
+	run->any = false;
+}
+
+/* Page i is to have these rights, and has others. */
+static void
+limit_add(struct pmap *pmap, struct limit *run, size_t i, unsigned prot)
+{
+	if (run->any && prot != run->prot)
+		limit_flush(pmap, run);
+	if (!run->any)
+		run->start = i;
+	run->any = true;
+	run->prot = prot;
+	run->last = i;
+}
+
+/* All pages of [i, end), of which a plain leaf has all, lose the right to write. */
+static void
+limit_plain(struct pmap *pmap, struct limit *run, const struct pmap_leaf *l, size_t i, size_t end)
+{
+	size_t last = end;
+
+	i = next_write(l, i, end);
+	if (i == end)
+		return;
+	while (!bit_get(l->write, (last - 1) % PMAP_LEAF_PAGES))
+		last--;
+	limit_add(pmap, run, i, PTE_R);
+	run->last = last - 1;
 }
 
 void
 pmap_protect(struct pmap *pmap, vm_offset_t s, vm_offset_t e, vm_prot_t prot, unsigned flags)
 {
-	size_t i = index_of(pmap, s), end = index_of(pmap, e);
-	size_t start = 0, changed = 0;		/* a run, and the last of it that must change */
-	unsigned run_prot = 0;
-	bool run = false;
+	size_t end = index_of(pmap, e), stop;
+	bool keep_read = prot == (VM_PROT_READ | VM_PROT_EXECUTE);
+	struct limit run = { .any = false };
 
 	kmutex_lock(&pmap->lock);
-	for (; i < end; i++) {
+	for (size_t i = index_of(pmap, s); i < end; i = stop) {
 		const struct pmap_leaf *l = leaf_of(pmap, i);
-		pt_entry_t pte;
-		unsigned new;
-		bool fixed;
 
-		if (l == NULL || l->nvalid == 0 ||
-		    (prot == (VM_PROT_READ | VM_PROT_EXECUTE) && l->nwrite == 0)) {
-			if (run)
-				limit_run(pmap, start, changed, run_prot);
-			run = false;
-			i |= PMAP_LEAF_PAGES - 1;
+		stop = MIN((i | (PMAP_LEAF_PAGES - 1)) + 1, end);
+		if (l == NULL || l->nvalid == 0 || (keep_read && l->nwrite == 0 && !is_plain(l))) {
+			limit_flush(pmap, &run);
 			continue;
 		}
-		pte = l->pte[i % PMAP_LEAF_PAGES];
-		new = pte & PTE_PROT & prot;
-		fixed = PTE_PFN(pte) == 0 || ((flags & PMAP_KEEP_WIRED) && (pte & PTE_WIRED));
-		if (run && (fixed || new != run_prot)) {
-			limit_run(pmap, start, changed, run_prot);
-			run = false;
-		}
-		if (fixed || new == (pte & PTE_PROT))
+		if (is_plain(l) && keep_read && (!run.any || run.prot == PTE_R)) {
+			limit_plain(pmap, &run, l, i, stop);
 			continue;
-		if (!run)
-			start = i;
-		run = true;
-		run_prot = new;
-		changed = i;
+		}
+		for (; i < stop; i++) {
+			pt_entry_t pte = l->pte[i % PMAP_LEAF_PAGES];
+			unsigned new = pte & PTE_PROT & prot;
+
+			if (PTE_PFN(pte) == 0 || ((flags & PMAP_KEEP_WIRED) && (pte & PTE_WIRED)))
+				limit_flush(pmap, &run);
+			else if (new != (pte & PTE_PROT))
+				limit_add(pmap, &run, i, new);
+			else if (run.any && new != run.prot)
+				limit_flush(pmap, &run);
+		}
 	}
-	if (run)
-		limit_run(pmap, start, changed, run_prot);
+	limit_flush(pmap, &run);
 	settle(pmap);
 	kmutex_unlock(&pmap->lock);
 }
@@ -523,7 +695,7 @@ pmap_change_wiring(struct pmap *pmap, vm_offset_t va, bool wired)
 	l = leaf_of(pmap, i);
 	if (l != NULL) {
 		pte = l->pte[i % PMAP_LEAF_PAGES];
-		pte_set(l, i, wired ? pte | PTE_WIRED : pte & ~PTE_WIRED);
+		pte_set(pmap, l, i, wired ? pte | PTE_WIRED : pte & ~PTE_WIRED);
 	}
 	kmutex_unlock(&pmap->lock);
 }

@@ -25,6 +25,11 @@
  * them.  When they near the budget it forgets chunks whole; it never fails for
  * lack of mappings.
  *
+ * A page that is written, in the midst of many that only may be read, splits a mapping, and what takes
+ * the right away again merges three: that costs the kernel several times as much as the
+ * rights themselves.  So a lone page is kept APART, in a mapping of its own whatever its rights: the
+ * next snapshot finds it there, and so does the next write.
+ *
  * Locks: pmap->lock inside; callers hold whatever keeps the pages from
  * changing owner (the object's lock).  No call waits for a page.
  */
@@ -46,11 +51,17 @@ typedef uint32_t pt_entry_t;		/* pfn << 4 | flags */
 #define PTE_PFN(pte)	((vm_pfn_t)((pte) >> 4))
 #define PTE_MAKE(pfn, f) ((pt_entry_t)(pfn) << 4 | (f))
 
+#define PMAP_LEAF_WORDS	(PMAP_LEAF_PAGES / 64)
+
 struct pmap_leaf {
 	uint16_t nvalid;	/* ptes with rights */
 	uint16_t nwrite;	/* ... with the right to write */
+	uint16_t nexec;		/* ... with the right to execute */
 	uint16_t nwired;
 	uint16_t nframe;	/* ptes with a frame */
+	uint16_t napart;	/* ... kept apart */
+	uint64_t write[PMAP_LEAF_WORDS];	/* a bit for each pte that nwrite counts */
+	uint64_t apart[PMAP_LEAF_WORDS];	/* a bit for each pte that napart counts */
 	pt_entry_t pte[PMAP_LEAF_PAGES];
 };
 
@@ -64,6 +75,7 @@ struct pmap {
 	uint32_t ndir;			/* constant */
 	uint32_t hand;			/* where forgetting goes on: a leaf's number */
 	uint64_t runs;			/* kernel mappings that the ptes make */
+	uint64_t napart;		/* pages kept apart */
 	TAILQ_ENTRY(pmap) link;		/* guarded by the list's lock in pmap.c */
 };
 
@@ -78,6 +90,8 @@ struct pmap_ops {
 	/* Change the rights of n frames that are mapped there; in a row from pfn, unless `spans'. */
 	int (*protect)(vm_offset_t va, size_t n, vm_pfn_t pfn, unsigned pte_prot);
 	bool spans;		/* protect() does not care which frames they are */
+	/* Keep n mapped frames in mappings of their own, or merge them with their like.  May be null. */
+	int (*keep_apart)(vm_offset_t va, size_t n, bool apart);
 	/* Make it reserved address space. */
 	int (*unmap)(vm_offset_t va, vm_size_t size);
 };

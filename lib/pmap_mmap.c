@@ -51,6 +51,17 @@ mprotect_protect(vm_offset_t va, size_t n, vm_pfn_t pfn, unsigned pte_prot)
 	return sys_mprotect((void *)va, n << PAGE_SHIFT, kernel_prot(pte_prot));
 }
 
+/*
+ * Mappings with different advice are never merged.  This one says how a file is to be read ahead, which
+ * means nothing to a memfd.
+ */
+static int
+madvise_keep_apart(vm_offset_t va, size_t n, bool apart)
+{
+	vm_count(v_map_calls);
+	return sys_madvise((void *)va, n << PAGE_SHIFT, apart ? MADV_RANDOM : MADV_NORMAL);
+}
+
 static int
 mmap_unmap(vm_offset_t va, vm_size_t size)
 {
@@ -67,6 +78,7 @@ const struct pmap_ops pmap_mprotect_ops = {
 	.map = mmap_map,
 	.protect = mprotect_protect,
 	.spans = true,
+	.keep_apart = madvise_keep_apart,
 	.unmap = mmap_unmap,
 };
 

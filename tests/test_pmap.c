@@ -81,6 +81,7 @@ end(void)
 	sys_inject = NULL;
 	pmap_remove(pmap, base, base + PAGES * PG);
 	expect(pmap_mappings(), 1);
+	expect(pmap->napart, 0);
 	for (unsigned i = 0; i < pmap->ndir; i++)
 		check(pmap->dir[i] == NULL);	/* no leaf is left */
 	pmap_destroy(pmap);
@@ -376,6 +377,124 @@ START_TEST(home_comes_along)
 }
 END_TEST
 
+/* Enter [i, i + n) of the home, a leaf at a time at most, with these rights. */
+static void
+enter_home_pages(size_t i, size_t n, unsigned rights)
+{
+	static pt_entry_t pte[LEAF];
+	uint32_t entered;
+
+	for (size_t k = 0; k < n; k++)
+		pte[k] = ref[i + k] = PTE_MAKE(HOME + i + k, rights);
+	expect(pmap_enter(pmap, va(i), (uint32_t)n, pte, 0, base, base, 0, &entered), KERN_SUCCESS);
+}
+
+static void
+expect_mappings(uint64_t n)
+{
+	expect(pmap_mappings(), n);
+	expect(pmap_count_runs(pmap), n);
+	expect(kernel_runs(), n);
+}
+
+/* Lone pages that are written keep their mappings when they are closed again, and need fewer calls then. */
+START_TEST(lone_writes_stay_apart)
+{
+	uint64_t calls;
+
+	begin(&pmap_mprotect_ops, 0);
+	for (size_t i = 0; i < PAGES; i += LEAF)
+		enter_home_pages(i, LEAF, PTE_R);
+	expect_mappings(1);
+	for (size_t i = 40; i < PAGES; i += 64)
+		enter_home_pages(i, 1, PTE_R | PTE_W);
+	expect_mappings(1 + 2 * PAGES / 64);
+	for (int round = 0; round < 3; round++) {
+		calls = vm_meter_read(VMC_v_map_calls);
+		pmap_protect(pmap, base, base + PAGES * PG, VM_PROT_READ | VM_PROT_EXECUTE, 0);
+		expect(vm_meter_read(VMC_v_map_calls), calls + 1);
+		for (size_t i = 0; i < PAGES; i++)
+			ref[i] &= ~PTE_W;
+		for (size_t i = 38; i < PAGES; i += 64)
+			check_rights(i), check_rights(i + 2);
+		expect_mappings(1 + 2 * PAGES / 64);
+		for (size_t i = 40; i < PAGES; i += 64)
+			enter_home_pages(i, 1, PTE_R | PTE_W);
+		expect(vm_meter_read(VMC_v_map_calls), calls + 1 + PAGES / 64);
+		expect_mappings(1 + 2 * PAGES / 64);
+	}
+	/* Other frames in its place: an ordinary mapping. */
+	enter_home_pages(40, 1, PTE_R);
+	ref[40] = PTE_MAKE(1, PTE_R | PTE_W);
+	expect(pmap_enter(pmap, va(40), 1, ref + 40, 0, base, base, 0, &(uint32_t){ 0 }), KERN_SUCCESS);
+	enter_home_pages(40, 1, PTE_R);
+	expect_mappings(1 + 2 * PAGES / 64 - 2);
+	end();
+}
+END_TEST
+
+/* Full leaves take a short cut, unless a page of theirs is of another kind. */
+START_TEST(odd_pages_in_full_leaves)
+{
+	begin(strategies[_i], 0);
+	enter_home_pages(0, LEAF, PTE_R | PTE_W);
+	enter_home_pages(LEAF, LEAF, PTE_R);
+	enter_home_pages(2 * LEAF, LEAF, PTE_R | PTE_W);
+	enter_home_pages(3 * LEAF, LEAF, PTE_R);
+	enter_home_pages(LEAF - 1, 1, PTE_PROT);
+	enter_home_pages(2 * LEAF, 1, PTE_PROT);
+	enter_home_pages(2 * LEAF + 7, 1, PTE_R | PTE_W | PTE_WIRED);
+	enter_home_pages(3 * LEAF + 7, 1, PTE_R | PTE_W | PTE_WIRED);
+	enter_home_pages(3 * LEAF + 70, 1, PTE_R | PTE_W);
+	pmap_protect(pmap, base, base + PAGES * PG, VM_PROT_READ | VM_PROT_EXECUTE, PMAP_KEEP_WIRED);
+	for (size_t i = 0; i < PAGES; i++) {
+		if (!(ref[i] & PTE_WIRED))
+			ref[i] &= ~PTE_W;
+		expect(pmap_extract(pmap, va(i)), ref[i]);
+		check_rights(i);
+	}
+	expect(kernel_runs(), pmap_count_runs(pmap));
+	end();
+}
+END_TEST
+
+/* Where many pages are written they come together, without being asked to. */
+START_TEST(dense_writes_come_together)
+{
+	begin(&pmap_mprotect_ops, 0);
+	enter_home_pages(0, LEAF, PTE_R);
+	expect_mappings(2);
+	for (size_t i = 1; i < LEAF; i += 2)
+		enter_home_pages(i, 1, PTE_R | PTE_W);
+	for (size_t i = 0; i < LEAF; i += 2)
+		enter_home_pages(i, 1, PTE_R | PTE_W);
+	expect_mappings(2);
+	end();
+}
+END_TEST
+
+/* When mappings run short, those that are only kept apart go before anything is forgotten. */
+START_TEST(apart_goes_before_forgetting)
+{
+	begin(&pmap_mprotect_ops, 128);
+	for (size_t i = 0; i < PAGES; i += LEAF)
+		enter_home_pages(i, LEAF, PTE_R);
+	/* Up to half of the budget. */
+	for (size_t i = 0; i < 31; i++)
+		enter_home_pages(i * 64 + 40, 1, PTE_R | PTE_W);
+	pmap_protect(pmap, base, base + PAGES * PG, VM_PROT_READ | VM_PROT_EXECUTE, 0);
+	expect_mappings(1 + 2 * 31);
+	for (size_t n = 0; n < 40; n++) {
+		enter_home_pages(n * 50, 1, PTE_R | PTE_W);
+		check(pmap_mappings() <= 128);
+		check(n >= 3 || (pmap->napart != 0) == (n < 2));
+	}
+	expect_mappings(1 + 2 * 40 - 1);
+	expect(vm_meter_read(VMC_v_forgets), 0);
+	end();
+}
+END_TEST
+
 /* The kernel refuses: giving fails and leaves nothing behind, taking away does not fail. */
 static int refusals;
 static enum sys_call refused_call;
@@ -437,6 +556,10 @@ main(void)
 	tcase_add_loop_test(tc, budget_holds, 0, 2);
 	tcase_add_loop_test(tc, budget_holds_when_cut, 0, 2);
 	tcase_add_loop_test(tc, home_comes_along, 0, 2);
+	tcase_add_test(tc, lone_writes_stay_apart);
+	tcase_add_loop_test(tc, odd_pages_in_full_leaves, 0, 2);
+	tcase_add_test(tc, dense_writes_come_together);
+	tcase_add_test(tc, apart_goes_before_forgetting);
 	tcase_add_loop_test(tc, kernel_refuses, 0, 2);
 	suite_add_tcase(s, tc);
 	sr = srunner_create(s);
