@@ -245,6 +245,7 @@ leaf_join(struct pmap *pmap, struct pmap_leaf *l, size_t first)
 	before = boundaries(pmap, first, last);
 	pmap->napart -= l->napart;
 	l->napart = 0;
+	l->stale = false;
 	memset(l->apart, 0, sizeof(l->apart));
 	runs_change(pmap, before, boundaries(pmap, first, last));
 }
@@ -386,6 +387,9 @@ worth_apart(struct pmap *pmap, struct pmap_leaf *l, size_t i, size_t n, uint64_t
 		pmap_join(pmap);
 		return false;
 	}
+	/* Others are written now than were: the old ones would only be in the way. */
+	if (l->stale)
+		leaf_join(pmap, l, i & ~(size_t)(PMAP_LEAF_PAGES - 1));
 	return true;
 }
 
@@ -540,6 +544,7 @@ limit_run(struct pmap *pmap, size_t i, size_t j, unsigned prot)
 				continue;
 			}
 			/* Those that could be written are few among many, more often than not. */
+			l->stale = l->nwrite < l->napart - l->napart / 4;
 			while ((p = next_write(l, p, end)) < end) {
 				for (last = p; last + 1 < end && next_write(l, last + 1, end) == last + 1;)
 					last++;

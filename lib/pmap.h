@@ -60,6 +60,7 @@ struct pmap_leaf {
 	uint16_t nwired;
 	uint16_t nframe;	/* ptes with a frame */
 	uint16_t napart;	/* ... kept apart */
+	bool stale;		/* many of these were not written between the last two protects */
 	uint64_t write[PMAP_LEAF_WORDS];	/* a bit for each pte that nwrite counts */
 	uint64_t apart[PMAP_LEAF_WORDS];	/* a bit for each pte that napart counts */
 	pt_entry_t pte[PMAP_LEAF_PAGES];

@@ -433,6 +433,23 @@ START_TEST(lone_writes_stay_apart)
 }
 END_TEST
 
+/* Where other pages are written than before, those that are not join their neighbours again. */
+START_TEST(stale_ones_join)
+{
+	begin(&pmap_mprotect_ops, 0);
+	enter_home_pages(0, LEAF, PTE_R);
+	for (size_t round = 0; round < 7; round++) {
+		for (size_t i = 20 + 3 * round; i < LEAF; i += 64)
+			enter_home_pages(i, 1, PTE_R | PTE_W);
+		/* This round's and, every other round, the last one's. */
+		expect(pmap->napart, round % 2 ? 16 : 8);
+		pmap_protect(pmap, base, base + PAGES * PG, VM_PROT_READ | VM_PROT_EXECUTE, 0);
+	}
+	expect(kernel_runs(), pmap_count_runs(pmap));
+	end();
+}
+END_TEST
+
 /* Full leaves take a short cut, unless a page of theirs is of another kind. */
 START_TEST(odd_pages_in_full_leaves)
 {
@@ -557,6 +574,7 @@ main(void)
 	tcase_add_loop_test(tc, budget_holds_when_cut, 0, 2);
 	tcase_add_loop_test(tc, home_comes_along, 0, 2);
 	tcase_add_test(tc, lone_writes_stay_apart);
+	tcase_add_test(tc, stale_ones_join);
 	tcase_add_loop_test(tc, odd_pages_in_full_leaves, 0, 2);
 	tcase_add_test(tc, dense_writes_come_together);
 	tcase_add_test(tc, apart_goes_before_forgetting);
