@@ -19,6 +19,8 @@
 #include <string.h>
 
 #include "model.h"
+#include "pmap.h"
+#include "vm_init.h"
 
 struct task tasks[NTASKS];
 struct snap snaps[NSNAPS];
@@ -404,12 +406,13 @@ static void __attribute__((__noreturn__))
 usage(int code)
 {
 	printf("usage: model [--ops n] [--seed n] [--pages n] [--memory bytes] [--mappings n]\n"
-	    "             [--full n] [--audit n] [--verbose]\n"
+	    "             [--mmap] [--full n] [--audit n] [--verbose]\n"
 	    "  --ops       operations to do (20000)\n"
 	    "  --seed      where all choices come from (1)\n"
 	    "  --pages     largest range, in pages (24)\n"
 	    "  --memory    budget of page frames, in bytes (what the machine has)\n"
 	    "  --mappings  budget of kernel mappings (most of the limit)\n"
+	    "  --mmap      the pmap strategy of that name, not the one that is shipped\n"
 	    "  --full      compare everything each n operations (500)\n"
 	    "  --audit     walk the library's state each n operations (1; 0: at the end only)\n"
 	    "  --verbose   print each operation\n");
@@ -425,6 +428,7 @@ main(int argc, char **argv)
 		{ "pages", required_argument, NULL, 'p' },
 		{ "memory", required_argument, NULL, 'm' },
 		{ "mappings", required_argument, NULL, 'k' },
+		{ "mmap", no_argument, NULL, 'M' },
 		{ "full", required_argument, NULL, 'f' },
 		{ "audit", required_argument, NULL, 'a' },
 		{ "verbose", no_argument, NULL, 'v' },
@@ -443,6 +447,7 @@ main(int argc, char **argv)
 		case 'p': max_pages = (size_t)n; break;
 		case 'm': config.memory = n; break;
 		case 'k': config.mappings = (uint32_t)n; break;
+		case 'M': vm_init_pmap_ops = &pmap_mmap_ops; break;
 		case 'f': full_every = (unsigned)n; break;
 		case 'a': audit_every = (unsigned)n; break;
 		case 'v': verbose = true; break;

@@ -28,6 +28,7 @@
 #include <unistd.h>
 
 #include "kern/probe.h"
+#include "suite.h"
 #include "support.h"
 
 enum { PAGES = 16, SLOW_MS = 10000, QUIET_MS = 30 };
@@ -329,8 +330,6 @@ static inline int
 run_races(const char *name, const struct race *races, size_t n)
 {
 	Suite *s = suite_create(name);
-	SRunner *sr;
-	int failed;
 
 	for (size_t i = 0; i < n; i++) {
 		TCase *tc = tcase_create(races[i].name);
@@ -339,11 +338,7 @@ run_races(const char *name, const struct race *races, size_t n)
 		tcase_add_loop_test(tc, races[i].test, 0, races[i].loops);
 		suite_add_tcase(s, tc);
 	}
-	sr = srunner_create(s);
-	srunner_run_all(sr, CK_ENV);
-	failed = srunner_ntests_failed(sr);
-	srunner_free(sr);
-	return failed == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+	return run_suite(s);
 }
 
 #endif

@@ -55,7 +55,9 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "pmap.h"
 #include "support.h"
+#include "vm_init.h"
 
 enum { NBANKS = 2, ACCOUNTS = 192, WRITERS_MAX = 32, PARTS = 3, KEEP = 6 };
 enum { PENNY = 1000, TOTAL = ACCOUNTS * PENNY };
@@ -594,12 +596,13 @@ static void __attribute__((__noreturn__))
 usage(int code)
 {
 	printf("usage: stress [--threads n] [--seconds n] [--seed n] [--mappings n]\n"
-	    "              [--memory bytes]\n"
+	    "              [--memory bytes] [--mmap]\n"
 	    "  --threads   writers (4); some ten other threads run beside them\n"
 	    "  --seconds   how long (5)\n"
 	    "  --seed      of what the threads choose (1); the schedule does not replay\n"
 	    "  --mappings  budget of kernel mappings (most of the limit)\n"
-	    "  --memory    budget of page frames, in bytes (what the machine has)\n");
+	    "  --memory    budget of page frames, in bytes (what the machine has)\n"
+	    "  --mmap      the pmap strategy of that name, not the one that is shipped\n");
 	exit(code);
 }
 
@@ -612,6 +615,7 @@ main(int argc, char **argv)
 		{ "seed", required_argument, NULL, 's' },
 		{ "mappings", required_argument, NULL, 'k' },
 		{ "memory", required_argument, NULL, 'm' },
+		{ "mmap", no_argument, NULL, 'M' },
 		{ "help", no_argument, NULL, 'h' },
 		{ NULL, 0, NULL, 0 },
 	};
@@ -632,6 +636,7 @@ main(int argc, char **argv)
 		case 's': seed = strtoull(optarg, NULL, 0); break;
 		case 'k': mappings = (uint32_t)atoi(optarg); break;
 		case 'm': memory = strtoull(optarg, NULL, 0); break;
+		case 'M': vm_init_pmap_ops = &pmap_mmap_ops; break;
 		case 'h': usage(0);
 		default: usage(2);
 		}

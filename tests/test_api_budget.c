@@ -10,6 +10,7 @@
 #include <check.h>
 #include <stdlib.h>
 
+#include "suite.h"
 #include "support.h"
 
 /* A quarter of that where addresses are scarce. */
@@ -73,16 +74,10 @@ main(void)
 {
 	Suite *s = suite_create("mapping budget");
 	TCase *tc = tcase_create("scatter");
-	SRunner *sr;
-	int failed;
 
 	tcase_set_timeout(tc, 240);
 	tcase_add_test(tc, random_writes_to_a_gigabyte_pass_with_the_kernel_s_limit);
 	tcase_add_test(tc, random_writes_to_a_gigabyte_pass_with_a_thousand_mappings);
 	suite_add_tcase(s, tc);
-	sr = srunner_create(s);
-	srunner_run_all(sr, CK_ENV);
-	failed = srunner_ntests_failed(sr);
-	srunner_free(sr);
-	return failed != 0;
+	return run_suite(s);
 }

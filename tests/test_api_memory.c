@@ -14,6 +14,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "suite.h"
 #include "support.h"
 
 static void
@@ -553,8 +554,6 @@ main(void)
 {
 	Suite *s = suite_create("api memory");
 	TCase *t = tcase_create("memory");
-	SRunner *r;
-	int failed;
 
 	tcase_add_checked_fixture(t, setup, stop);
 	tcase_add_test(t, fresh_memory_is_zero_and_keeps_what_is_written);
@@ -587,9 +586,5 @@ main(void)
 	tcase_add_test(t, a_random_pattern_stays_within_the_mapping_budget);
 	tcase_add_test(t, init_and_fini_a_hundred_times_leaks_nothing);
 	suite_add_tcase(s, t);
-	r = srunner_create(s);
-	srunner_run_all(r, CK_ENV);
-	failed = srunner_ntests_failed(r);
-	srunner_free(r);
-	return failed == 0 ? 0 : 1;
+	return run_suite(s);
 }

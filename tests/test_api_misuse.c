@@ -15,6 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "suite.h"
 #include "support.h"
 
 enum { PAGES = 8, HOLE = 6 };
@@ -505,8 +506,6 @@ main(void)
 {
 	Suite *s = suite_create("api misuse");
 	TCase *t = tcase_create("running"), *u = tcase_create("not running");
-	SRunner *r;
-	int failed;
 
 	tcase_add_checked_fixture(t, setup, teardown);
 	tcase_add_loop_test(t, bad_ranges_are_refused, 0, (int)nitems(ranged));
@@ -525,9 +524,5 @@ main(void)
 	tcase_add_test(u, nothing_works_before_init_and_after_fini);
 	suite_add_tcase(s, t);
 	suite_add_tcase(s, u);
-	r = srunner_create(s);
-	srunner_run_all(r, CK_ENV);
-	failed = srunner_ntests_failed(r);
-	srunner_free(r);
-	return failed == 0 ? 0 : 1;
+	return run_suite(s);
 }

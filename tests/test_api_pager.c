@@ -16,6 +16,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "suite.h"
 #include "support.h"
 
 enum { PAGES = 512 };
@@ -513,8 +514,6 @@ main(void)
 {
 	Suite *s = suite_create("api pager");
 	TCase *t = tcase_create("pager");
-	SRunner *r;
-	int failed;
 
 	tcase_add_checked_fixture(t, setup, teardown);
 	tcase_add_test(t, a_private_mapping_shows_the_pager_s_bytes_and_keeps_its_own);
@@ -537,9 +536,5 @@ main(void)
 	tcase_add_test(t, many_threads_fault_on_the_same_pages);
 	tcase_add_test(t, fini_puts_back_what_was_modified);
 	suite_add_tcase(s, t);
-	r = srunner_create(s);
-	srunner_run_all(r, CK_ENV);
-	failed = srunner_ntests_failed(r);
-	srunner_free(r);
-	return failed == 0 ? 0 : 1;
+	return run_suite(s);
 }

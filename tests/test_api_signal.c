@@ -23,6 +23,7 @@
 #include <ucontext.h>
 #include <unistd.h>
 
+#include "suite.h"
 #include "support.h"
 
 static int64_t
@@ -619,8 +620,6 @@ main(void)
 {
 	Suite *s = suite_create("api signal");
 	TCase *t = tcase_create("signal");
-	SRunner *r;
-	int failed;
 
 	tcase_add_loop_test(t, the_default_action_kills_with_the_right_signal, 0, CLASSES);
 	tcase_add_loop_test(t, a_handler_is_told_signal_code_and_address, 0, CLASSES);
@@ -638,9 +637,5 @@ main(void)
 	tcase_add_test(t, a_fault_leaves_errno_alone);
 	tcase_add_test(t, fini_restores_the_actions_it_found);
 	suite_add_tcase(s, t);
-	r = srunner_create(s);
-	srunner_run_all(r, CK_ENV);
-	failed = srunner_ntests_failed(r);
-	srunner_free(r);
-	return failed == 0 ? 0 : 1;
+	return run_suite(s);
 }

@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "suite.h"
 #include "support.h"
 
 static void
@@ -581,8 +582,6 @@ main(void)
 {
 	Suite *s = suite_create("api snapshot");
 	TCase *t = tcase_create("snapshot");
-	SRunner *r;
-	int failed;
 
 	tcase_add_checked_fixture(t, setup, stop);
 	tcase_add_test(t, a_snapshot_keeps_what_was_and_the_live_memory_goes_on);
@@ -609,9 +608,5 @@ main(void)
 	tcase_add_test(t, snapshot_read_takes_any_alignment);
 	tcase_add_test(t, releasing_gives_the_frames_back);
 	suite_add_tcase(s, t);
-	r = srunner_create(s);
-	srunner_run_all(r, CK_ENV);
-	failed = srunner_ntests_failed(r);
-	srunner_free(r);
-	return failed == 0 ? 0 : 1;
+	return run_suite(s);
 }

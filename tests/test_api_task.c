@@ -14,6 +14,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "suite.h"
 #include "support.h"
 
 static void
@@ -425,8 +426,6 @@ main(void)
 {
 	Suite *s = suite_create("api task");
 	TCase *t = tcase_create("task");
-	SRunner *r;
-	int failed;
 
 	tcase_add_checked_fixture(t, setup, stop);
 	tcase_add_test(t, ranges_of_tasks_do_not_overlap);
@@ -446,9 +445,5 @@ main(void)
 	tcase_add_test(t, a_fork_is_one_instant);
 	tcase_add_test(t, a_kernel_fork_has_nothing_and_harms_nothing);
 	suite_add_tcase(s, t);
-	r = srunner_create(s);
-	srunner_run_all(r, CK_ENV);
-	failed = srunner_ntests_failed(r);
-	srunner_free(r);
-	return failed == 0 ? 0 : 1;
+	return run_suite(s);
 }

@@ -32,6 +32,7 @@
 #include "kern/slab.h"
 #include "kern/sys.h"
 #include "physmem.h"
+#include "suite.h"
 #include "support.h"
 
 enum { MAX_PAGES = 8, MAX_RANGES = 12, HANG_MS = 30000 };
@@ -570,15 +571,9 @@ main(void)
 {
 	Suite *s = suite_create("inject");
 	TCase *tc = tcase_create("every call");
-	SRunner *sr;
-	int failed;
 
 	tcase_set_timeout(tc, 240);
 	tcase_add_loop_test(tc, every_call_fails_in_turn, 0, (int)nitems(rows));
 	suite_add_tcase(s, tc);
-	sr = srunner_create(s);
-	srunner_run_all(sr, CK_ENV);
-	failed = srunner_ntests_failed(sr);
-	srunner_free(sr);
-	return failed == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+	return run_suite(s);
 }

@@ -17,6 +17,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "suite.h"
+
 #if defined(__SANITIZE_ADDRESS__)
 #define WITH_ASAN	1
 #elif defined(__has_feature)
@@ -100,19 +102,6 @@ rng(uint64_t *state)
 	*state ^= *state << 25;
 	*state ^= *state >> 27;
 	return (*state * 0x2545f4914f6cdd1d >> 16);
-}
-
-/* The suite's main(). */
-static inline int
-run_suite(Suite *s)
-{
-	SRunner *sr = srunner_create(s);
-	int failed;
-
-	srunner_run_all(sr, CK_ENV);
-	failed = srunner_ntests_failed(sr);
-	srunner_free(sr);
-	return (failed == 0 ? EXIT_SUCCESS : EXIT_FAILURE);
 }
 
 #endif

@@ -20,6 +20,7 @@
 #include "kern/sys.h"
 #include "machdep.h"
 #include "physmem.h"
+#include "suite.h"
 #include "support.h"
 
 enum { BUDGET = 256, SPACE = 1 << 16 };
@@ -398,8 +399,6 @@ main(void)
 {
 	Suite *s = suite_create("physmem");
 	TCase *tc = tcase_create("frames");
-	SRunner *sr;
-	int failed;
 
 	tcase_set_timeout(tc, 60);
 	tcase_add_test(tc, homes);
@@ -412,9 +411,5 @@ main(void)
 	tcase_add_test(tc, copies_and_zeros);
 	tcase_add_test(tc, threads);
 	suite_add_tcase(s, tc);
-	sr = srunner_create(s);
-	srunner_run_all(sr, CK_ENV);
-	failed = srunner_ntests_failed(sr);
-	srunner_free(sr);
-	return failed == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+	return run_suite(s);
 }

@@ -23,6 +23,7 @@
 #include "machdep.h"
 #include "physmem.h"
 #include "pmap.h"
+#include "suite.h"
 #include "support.h"
 #include "vm_meter.h"
 
@@ -564,8 +565,6 @@ main(void)
 {
 	Suite *s = suite_create("pmap");
 	TCase *tc = tcase_create("both strategies");
-	SRunner *sr;
-	int failed;
 
 	tcase_set_timeout(tc, 120);
 	tcase_add_loop_test(tc, against_an_array, 0, 6);
@@ -580,9 +579,5 @@ main(void)
 	tcase_add_test(tc, apart_goes_before_forgetting);
 	tcase_add_loop_test(tc, kernel_refuses, 0, 2);
 	suite_add_tcase(s, tc);
-	sr = srunner_create(s);
-	srunner_run_all(sr, CK_ENV);
-	failed = srunner_ntests_failed(sr);
-	srunner_free(sr);
-	return failed == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+	return run_suite(s);
 }

@@ -29,6 +29,7 @@
 #include <unistd.h>
 
 #include "kern/probe.h"
+#include "suite.h"
 #include "support.h"
 
 enum { THREADS = 4, PAGES = 24, OWN = 8, SEEDS = 6, STEPS = 400 };
@@ -301,15 +302,9 @@ main(void)
 {
 	Suite *s = suite_create("schedule");
 	TCase *tc = tcase_create("random schedules");
-	SRunner *sr;
-	int failed;
 
 	tcase_set_timeout(tc, 120);
 	tcase_add_loop_test(tc, any_schedule, 0, SEEDS);
 	suite_add_tcase(s, tc);
-	sr = srunner_create(s);
-	srunner_run_all(sr, CK_ENV);
-	failed = srunner_ntests_failed(sr);
-	srunner_free(sr);
-	return failed == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+	return run_suite(s);
 }

@@ -15,6 +15,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "suite.h"
 #include "support.h"
 #include "task.h"
 #include "vm_map.h"
@@ -294,8 +295,6 @@ main(void)
 {
 	Suite *s = suite_create("snapshot");
 	TCase *tc = tcase_create("objects");
-	SRunner *sr;
-	int failed;
 
 	tcase_set_timeout(tc, 60);
 	tcase_add_loop_test(tc, partial_copies, 0, 24);
@@ -304,9 +303,5 @@ main(void)
 	tcase_add_loop_test(tc, chain_collapses, 0, 3);
 	tcase_add_loop_test(tc, wired_pages_of_one_instant, 0, 2);
 	suite_add_tcase(s, tc);
-	sr = srunner_create(s);
-	srunner_run_all(sr, CK_ENV);
-	failed = srunner_ntests_failed(sr);
-	srunner_free(sr);
-	return failed == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+	return run_suite(s);
 }

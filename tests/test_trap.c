@@ -22,6 +22,7 @@
 
 #include "kern/probe.h"
 #include "kern/sys.h"
+#include "suite.h"
 #include "support.h"
 #include "trap.h"
 #include "vm_meter.h"
@@ -383,8 +384,6 @@ main(void)
 {
 	Suite *s = suite_create("trap");
 	TCase *tc = tcase_create("faults");
-	SRunner *sr;
-	int failed;
 
 	tcase_set_timeout(tc, 60);
 	tcase_add_test(tc, mask_and_errno);
@@ -397,9 +396,5 @@ main(void)
 	tcase_add_test(tc, over_two_pages);
 	tcase_add_test(tc, locked);
 	suite_add_tcase(s, tc);
-	sr = srunner_create(s);
-	srunner_run_all(sr, CK_ENV);
-	failed = srunner_ntests_failed(sr);
-	srunner_free(sr);
-	return failed == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+	return run_suite(s);
 }

@@ -22,6 +22,7 @@
 #include <string.h>
 
 #include "machdep.h"
+#include "suite.h"
 #include "support.h"
 #include "task.h"
 #include "testpager.h"
@@ -444,8 +445,6 @@ main(void)
 {
 	Suite *s = suite_create("vm_collapse");
 	TCase *t = tcase_create("table");
-	SRunner *r;
-	int failed;
 
 	tcase_add_checked_fixture(t, setup, teardown);
 	tcase_set_timeout(t, 120);
@@ -455,9 +454,5 @@ main(void)
 	tcase_add_test(t, a_pager_that_cannot_be_asked_is_left_alone);
 	tcase_add_test(t, a_chain_with_a_fault_under_way_is_left_alone);
 	suite_add_tcase(s, t);
-	r = srunner_create(s);
-	srunner_run_all(r, CK_ENV);
-	failed = srunner_ntests_failed(r);
-	srunner_free(r);
-	return failed == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+	return run_suite(s);
 }

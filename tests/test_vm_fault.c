@@ -14,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "suite.h"
 #include "support.h"
 #include "testpager.h"
 #include "vm_meter.h"
@@ -525,8 +526,6 @@ main(void)
 {
 	Suite *s = suite_create("vm_fault");
 	TCase *t = tcase_create("stages"), *u = tcase_create("changes");
-	SRunner *r;
-	int failed;
 
 	tcase_add_checked_fixture(t, setup, teardown);
 	tcase_add_test(t, memory_that_was_never_touched_is_zero);
@@ -546,9 +545,5 @@ main(void)
 	tcase_add_test(u, two_pagers_in_one_chain_and_the_entry_goes);
 	tcase_add_test(u, what_is_too_deep_is_brought_forward);
 	suite_add_tcase(s, u);
-	r = srunner_create(s);
-	srunner_run_all(r, CK_ENV);
-	failed = srunner_ntests_failed(r);
-	srunner_free(r);
-	return failed == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+	return run_suite(s);
 }

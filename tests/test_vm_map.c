@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "pmap.h"
+#include "suite.h"
 #include "support.h"
 #include "task.h"
 #include "testpager.h"
@@ -485,8 +486,6 @@ main(void)
 {
 	Suite *s = suite_create("vm_map");
 	TCase *t = tcase_create("entries"), *u = tcase_create("sharing"), *v = tcase_create("wiring");
-	SRunner *r;
-	int failed;
 
 	tcase_add_checked_fixture(t, setup, teardown);
 	tcase_add_test(t, entries_are_split_where_they_differ_and_merged_when_alike);
@@ -505,9 +504,5 @@ main(void)
 	tcase_add_test(v, a_wiring_that_fails_leaves_nothing_wired);
 	tcase_add_test(v, who_changes_what_is_being_wired_waits);
 	suite_add_tcase(s, v);
-	r = srunner_create(s);
-	srunner_run_all(r, CK_ENV);
-	failed = srunner_ntests_failed(r);
-	srunner_free(r);
-	return failed == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+	return run_suite(s);
 }

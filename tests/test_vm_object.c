@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "suite.h"
 #include "support.h"
 #include "testpager.h"
 #include "vm_meter.h"
@@ -343,8 +344,6 @@ main(void)
 {
 	Suite *s = suite_create("vm_object");
 	TCase *t = tcase_create("objects");
-	SRunner *r;
-	int failed;
 
 	tcase_add_checked_fixture(t, setup, teardown);
 	tcase_add_test(t, what_merges_with_a_copy_becomes_the_copy);
@@ -357,9 +356,5 @@ main(void)
 	tcase_add_test(t, an_external_object_is_found_in_the_cache_until_the_handle_goes);
 	tcase_add_test(t, the_cache_is_bounded_and_writes_out_what_it_drops);
 	suite_add_tcase(s, t);
-	r = srunner_create(s);
-	srunner_run_all(r, CK_ENV);
-	failed = srunner_ntests_failed(r);
-	srunner_free(r);
-	return failed == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+	return run_suite(s);
 }

@@ -17,6 +17,7 @@
 
 #include "kern/lock.h"
 #include "physmem.h"
+#include "suite.h"
 #include "support.h"
 #include "task.h"
 #include "trap.h"
@@ -303,8 +304,6 @@ main(void)
 {
 	Suite *s = suite_create("vm_pageout");
 	TCase *tc = tcase_create("daemon");
-	SRunner *sr;
-	int failed;
 
 	tcase_set_timeout(tc, 60);
 	tcase_add_test(tc, queues);
@@ -314,9 +313,5 @@ main(void)
 	tcase_add_test(tc, untouched_zeros_go);
 	tcase_add_loop_test(tc, bounded_end, 0, 3);
 	suite_add_tcase(s, tc);
-	sr = srunner_create(s);
-	srunner_run_all(sr, CK_ENV);
-	failed = srunner_ntests_failed(sr);
-	srunner_free(sr);
-	return failed == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+	return run_suite(s);
 }

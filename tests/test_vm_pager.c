@@ -12,6 +12,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "suite.h"
 #include "support.h"
 #include "testpager.h"
 #include "trap.h"
@@ -356,8 +357,6 @@ main(void)
 {
 	Suite *s = suite_create("vm_pager");
 	TCase *t = tcase_create("pageout"), *u = tcase_create("user");
-	SRunner *r;
-	int failed;
 
 	tcase_add_checked_fixture(t, setup, teardown);
 	tcase_add_test(t, the_wrappers_keep_to_the_pager_s_size_and_count);
@@ -370,9 +369,5 @@ main(void)
 	tcase_add_test(u, a_slow_pager_does_not_stop_the_pageout_of_other_memory);
 	tcase_add_test(u, an_answer_after_the_deadline_changes_nothing);
 	suite_add_tcase(s, u);
-	r = srunner_create(s);
-	srunner_run_all(r, CK_ENV);
-	failed = srunner_ntests_failed(r);
-	srunner_free(r);
-	return failed == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+	return run_suite(s);
 }
