@@ -162,14 +162,18 @@ scan_inactive(void)
 			progress = true;
 			break;
 		case CLEAN:
-			/* Its neighbours go with it; clean, it is freed on the next look. */
-			o->ref_count++;
+			/*
+			 * Its neighbours go with it; clean, it is freed on the next look.  The object may be
+			 * in the cache, where it must not get a reference, so it is kept as a fault keeps it.
+			 */
+			vm_object_pip_add(o);
 			vm_object_unlock(o);
 			PROBE("vm_pageout: cleaning");
 			if (vm_object_clean_cluster(o, at))
 				progress = true;
-			vm_object_deallocate(o);
-			continue;
+			vm_object_lock(o);
+			vm_object_pip_done(o);
+			break;
 		case PASS_BY:
 		case KEEP:
 			break;

@@ -52,11 +52,12 @@ put(void *cookie, uint64_t offset, const void *buf, size_t len)
 	return (int64_t)len;
 }
 
+static vmf_pager_t pager;
+
 static char *
 map_store(size_t pages)
 {
 	struct vmf_pager_ops ops = { .size = sizeof(ops), .get = get, .put = put };
-	vmf_pager_t pager;
 	void *p = NULL;
 
 	fill_pages(store, pages, 3);
@@ -203,6 +204,38 @@ START_TEST(touched_pages_come_back)
 }
 END_TEST
 
+/* What nobody maps any more, but a pager's handle keeps, is written out like anything else, and stays kept. */
+START_TEST(cached_objects)
+{
+	enum { PAGES = FRAMES / 4 * 3 };
+	char *p, *q;
+
+	begin();
+	p = map_store(PAGES);
+	for (uint64_t round = 0; round < 3; round++) {
+		void *again = NULL;
+
+		fill_pages(p, PAGES, 4 + round);
+		expect(vmf_unmap(p, PAGES * PG), 0);
+		q = alloc(FRAMES / 2);
+		fill_pages(q, FRAMES / 2, 2);
+		quiet();
+		check(nputs > 0);
+		check_pages(q, FRAMES / 2, 2);
+		expect(vmf_unmap(q, FRAMES / 2 * PG), 0);
+		expect(vmf_map(VMF_TASK_DEFAULT, &again, PAGES * PG, VMF_MAP_SHARED, pager, 0,
+		    VMF_PROT_DEFAULT), 0);
+		p = again;
+		check_pages(p, PAGES, 4 + round);
+	}
+	expect(vmf_unmap(p, PAGES * PG), 0);
+	expect(vmf_pager_release(pager), 0);
+	audit();
+	stop();
+	check_pages(store, PAGES, 6);
+}
+END_TEST
+
 /* Wired pages are left alone, whatever the need. */
 START_TEST(wired_pages_stay)
 {
@@ -309,6 +342,7 @@ main(void)
 	tcase_add_test(tc, queues);
 	tcase_add_test(tc, larger_than_memory);
 	tcase_add_test(tc, touched_pages_come_back);
+	tcase_add_test(tc, cached_objects);
 	tcase_add_test(tc, wired_pages_stay);
 	tcase_add_test(tc, untouched_zeros_go);
 	tcase_add_loop_test(tc, bounded_end, 0, 3);
