@@ -13,6 +13,7 @@
 
 #include "kern/assert.h"
 #include "kern/event.h"
+#include "kern/probe.h"
 #include "kern/slab.h"
 #include "kern/sys.h"
 #include "pmap.h"
@@ -309,6 +310,12 @@ vm_map_simplify(struct vm_map *map, vm_offset_t s, vm_offset_t end)
 		if (next == NULL || !alike(e, next))
 			continue;
 		entry_unlink(map, next);
+		/*
+		 * First the one grows, then the other goes: a page that is taken away from whoever maps it
+		 * must find this mapping all the time.
+		 */
+		vm_mapping_resize(&e->map, entry_start(e), next->map.end, e->map.offset);
+		PROBE("vm_map_simplify: joining");
 		if (next->map.object != NULL) {
 			struct vm_object *o = next->map.object;
 
@@ -318,7 +325,6 @@ vm_map_simplify(struct vm_map *map, vm_offset_t s, vm_offset_t end)
 			o->ref_count--;
 			vm_object_unlock(o);
 		}
-		vm_mapping_resize(&e->map, entry_start(e), next->map.end, e->map.offset);
 		slab_free(&entry_slab, next);
 		next = e;
 	}

@@ -80,6 +80,46 @@ START_TEST(push_release)
 }
 END_TEST
 
+static void
+do_protect(void *arg)
+{
+	struct act *x = arg;
+
+	x->result = vmf_protect(x->p, PAGES * PG, VMF_PROT_DEFAULT);
+}
+
+/* A page that is pushed goes from whoever sees it through the copy, entries that just grow together included. */
+START_TEST(push_simplify)
+{
+	struct act x = { .result = 1 };
+	vmf_task_t task;
+	vmf_snapshot_t s;
+	struct actor a;
+	void *v = NULL;
+	char *p;
+
+	begin();
+	p = filled();
+	s = snap(p, PAGES);
+	/* The view in a task of its own: the writer must not need the map that is changed. */
+	expect(vmf_task_create(PAGES * PG, &task), 0);
+	expect(vmf_snapshot_map(s, 0, 0, PAGES * PG, task, &v, 0, VMF_PROT_DEFAULT), 0);
+	x.p = v;
+	/* Lest a fault on one page bring the right frames of its neighbours with it. */
+	expect(vmf_advise(x.p, PAGES * PG, VMF_ADVICE_RANDOM), 0);
+	expect(vmf_protect(x.p + PAGES / 2 * PG, PAGES / 2 * PG, VMF_PROT_READ), 0);
+	check_pages(x.p, PAGES, 9);
+	go(&a, do_protect, &x, "vm_map_simplify: joining");
+	meet(&a);
+	fill_pages(p, PAGES, 10);
+	let(&a);
+	expect(x.result, 0);
+	check_pages(x.p, PAGES, 9);
+	check_pages(p, PAGES, 10);
+	end();
+}
+END_TEST
+
 /* A second snapshot finds the first one's copy locked; by then it has been released. */
 START_TEST(snapshot_release)
 {
@@ -259,6 +299,14 @@ stop_daemon(const char *place)
 }
 
 static void
+do_release(void *arg)
+{
+	struct act *x = arg;
+
+	x->result = vmf_pager_release(x->pager);
+}
+
+static void
 do_fill(void *arg)
 {
 	struct act *x = arg;
@@ -268,14 +316,13 @@ do_fill(void *arg)
 
 START_TEST(pageout_writer)
 {
-	struct act x = { 0 };
-	struct actor a;
-	vmf_pager_t pager;
+	struct act x = { 0 }, y = { .result = 1 };
+	struct actor a, b;
 	char *p;
 
 	start(64 * PG, 0);
 	touch_install();
-	p = map_pager(VMF_MAP_SHARED, &pager);
+	p = map_pager(VMF_MAP_SHARED, &y.pager);
 	for (size_t i = 0; i < PAGES; i++)
 		p[i * PG] = 1;
 	x.p = alloc(60);
@@ -284,10 +331,15 @@ START_TEST(pageout_writer)
 	meet(&daemon_stop);
 	for (size_t i = 0; _i && i < PAGES; i++)
 		p[i * PG] = 2;
+	/* What is being written must not go before it is. */
 	expect(vmf_unmap(p, PAGES * PG), 0);
-	expect(vmf_pager_release(pager), 0);
+	go(&b, do_release, &y, "none");
+	probe_hook = stop_daemon;
+	check_waits(&b);
 	release(&daemon_stop);
 	finish(&a);
+	finish(&b);
+	expect(y.result, 0);
 	check_pages(x.p, 60, 13);
 	end();
 	for (size_t i = 0; i < PAGES; i++)
@@ -301,6 +353,7 @@ main(void)
 	const struct race races[] = {
 		{ "fault and collapse", fault_collapse, 1 },
 		{ "push and release", push_release, 2 },
+		{ "push and simplify", push_simplify, 1 },
 		{ "snapshot and release", snapshot_release, 1 },
 		{ "two faults", two_faults, 2 },
 		{ "two copies up", two_copies_up, 1 },
