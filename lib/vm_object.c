@@ -29,7 +29,9 @@
 #include "vm_pager.h"
 
 #define CACHE_MAX	100	/* unreferenced external objects that are kept */
-#define COLLECT_MAX	8	/* times that wired pages are copied until they hold still */
+#define COLLECT_LEAST	8	/* times that wired pages are looked at until they hold still ... */
+#define COLLECT_MOST	128	/* ... or so often, as long as it is not more than ... */
+#define COLLECT_PAGES	65536	/* ... so many pages in all */
 
 static struct slab object_slab;
 static struct kmutex cache_lock;			/* P; guards what follows */
@@ -499,9 +501,9 @@ page_differs(struct vm_page *a, struct vm_page *b)
 	return differs;
 }
 
-/* Copy what is new or has changed to the placeholders.  Returns whether anything was.  => no lock */
+/* Copy what is new or has changed to the placeholders.  Returns whether anything was; counts them.  => no lock */
 static bool
-collect(struct vm_object *c, bool first)
+collect(struct vm_object *c, bool first, uint64_t *looked)
 {
 	struct vm_object *o = c->cut_from;
 	bool again = false;
@@ -515,6 +517,7 @@ collect(struct vm_object *c, bool first)
 		if (!(m->flags & PG_FAKE))
 			continue;
 		w = vm_page_lookup(o, i + c->cut_offset);
+		++*looked;
 		if (first || page_differs(w, m)) {
 			physmem_copy(w->pfn, m->pfn, 1);
 			again = true;
@@ -704,13 +707,14 @@ void
 vm_cut_collect(struct vm_cut *cut)
 {
 	struct vm_object *c;
+	uint64_t looked = 0;
 	bool again = true;
 
 	/* Pages that never hold still are taken as they come. */
-	for (int n = 0; again && n < COLLECT_MAX; n++) {
+	for (int n = 0; again && (n < COLLECT_LEAST || (n < COLLECT_MOST && looked < COLLECT_PAGES)); n++) {
 		again = false;
 		for (c = cut->copies; c != NULL; c = c->cut_next)
-			again |= collect(c, n == 0);
+			again |= collect(c, n == 0, &looked);
 		PROBE("vm_cut_collect: between looks");
 	}
 	/* From the top down: who sees a page of the upper one must not be given the lower one's. */

@@ -7,9 +7,10 @@
  * tries its object, and turns to the next page if it is held: it waits for nobody.  While
  * it looks at a page with both locks held the page cannot go; busy, it stays.
  *
- * Waiters: a thread that finds no frame waits for `passes' to change.  The daemon counts a pass when it
- * has looked at every page there was; if three in a row freed and wrote nothing, no frame will
- * come, and the waiters give up.
+ * Waiters: a thread that finds no frame waits for one, or for the daemon's verdict.  A pass looks at the inactive
+ * pages, a third of all; after as many passes in a row as it takes to look at every page there is, none of
+ * which freed or wrote anything, the verdict is that no frame will come.  Pages that others have in hand at
+ * that moment, to write them perhaps, may be free the next: then there is no verdict, for a while.
  */
 
 #include <errno.h>
@@ -34,16 +35,20 @@
 #define INACTIVE_SHARE		3	/* of active + inactive: inactive_target */
 #define WAIT_NS			((int64_t)50 * 1000 * 1000)
 #define REST_NS			((uint64_t)100 * 1000 * 1000)
-#define FUTILE_PASSES		3
+#define FUTILE_PASSES		(INACTIVE_SHARE + 1)
+#define MISSING_NS		((uint64_t)10 * 1000 * 1000 * 1000)
+#define MISSING_PAUSE_NS	((int64_t)1000 * 1000)
 
 static struct {
 	pthread_t thread;
 	_Atomic bool stop;
 	uint64_t free_min, free_target;		/* constant */
-	_Atomic uint32_t passes;		/* complete looks at all pages; what waiters wait on */
+	_Atomic uint32_t verdicts;		/* that there is nothing to be had; what waiters wait on */
 	_Atomic uint32_t fruitful;		/* passes that freed or wrote something */
 	_Atomic uint64_t rest_until;		/* nothing to gain before then, as it seems */
 	_Atomic bool wanted;
+	bool missed;			/* the daemon's: this pass found pages in others' hands */
+	uint64_t missing_since;		/* ditto: all passes since then found nothing else; 0: no */
 } pd;
 
 /* Can the page leave without its pager?  => object locked, page unmapped */
@@ -65,8 +70,10 @@ judge(struct vm_page *m)
 	struct vm_object *o = m->object;
 
 	vm_count(v_scan);
-	if ((m->flags & (PG_BUSY | PG_LAUNDRY)) || m->wire_count != 0 || (o->flags & OBJ_DEAD))
+	if ((m->flags & (PG_BUSY | PG_LAUNDRY)) || m->wire_count != 0 || (o->flags & OBJ_DEAD)) {
+		pd.missed = true;
 		return PASS_BY;
+	}
 	if (m->flags & PG_REFERENCED) {
 		/* Touched since it became inactive: a soft fault set the bit. */
 		m->flags &= (uint16_t)~PG_REFERENCED;
@@ -102,8 +109,10 @@ next_page(struct vm_page_tailq *queue)
 	if (m != NULL) {
 		TAILQ_REMOVE(queue, m, pageq);
 		TAILQ_INSERT_TAIL(queue, m, pageq);
-		if (!vm_object_lock_try(m->object))
+		if (!vm_object_lock_try(m->object)) {
+			pd.missed = true;
 			m = NULL;
+		}
 	}
 	kmutex_unlock(&vm_page_queue_lock);
 	return m;
@@ -132,7 +141,9 @@ deactivate_some(void)
 
 		if (m == NULL)
 			continue;
-		if (!(m->flags & PG_BUSY) && m->wire_count == 0) {
+		if (m->flags & PG_BUSY) {
+			pd.missed = true;
+		} else if (m->wire_count == 0) {
 			vm_object_page_protect(m, VM_PROT_NONE);
 			m->flags &= (uint16_t)~PG_REFERENCED;
 			vm_page_deactivate(m);
@@ -183,21 +194,32 @@ scan_inactive(void)
 	return progress;
 }
 
-/* One look at all pages.  Returns whether it was worth it. */
+/*
+ * A pass.  Returns whether it was worth it, or whether another may be: where others had pages in their hands
+ * it says nothing, unless that has gone on for too long.
+ */
 static bool
 pass(void)
 {
 	bool progress;
 
+	pd.missed = false;
 	deactivate_some();
 	progress = scan_inactive();
 	if (physmem_flush() != 0)
 		progress = true;
-	if (progress)
+	if (progress) {
+		pd.missing_since = 0;
 		atomic_fetch_add(&pd.fruitful, 1);
-	atomic_fetch_add(&pd.passes, 1);
-	event_wake(&pd.passes);
-	return progress;
+		event_wake(&pd.verdicts);
+		return true;
+	}
+	if (!pd.missed)
+		return false;
+	if (pd.missing_since == 0)
+		pd.missing_since = sys_clock();
+	(void)event_wait(&pd, event_prepare(&pd), MISSING_PAUSE_NS);
+	return sys_clock() - pd.missing_since < MISSING_NS;
 }
 
 static void *
@@ -213,13 +235,16 @@ run(void *arg)
 			continue;
 		}
 		/* Work until the target is reached, or until it is clear that it will not be. */
+		pd.missing_since = 0;
 		while (!atomic_load(&pd.stop) && physmem_free_count() < pd.free_target &&
 		    futile < FUTILE_PASSES)
 			futile = pass() ? 0 : futile + 1;
-		if (futile != 0)
+		if (futile == FUTILE_PASSES) {
 			atomic_store(&pd.rest_until, sys_clock() + REST_NS);
+			atomic_fetch_add(&pd.verdicts, 1);
+		}
 		/* Frames may have come from elsewhere, and no pass been needed: tell whoever waits. */
-		event_wake(&pd.passes);
+		event_wake(&pd.verdicts);
 	}
 	return NULL;
 }
@@ -246,7 +271,7 @@ vm_pageout_stop(void)
 {
 	atomic_store(&pd.stop, true);
 	event_wake(&pd);
-	event_wake(&pd.passes);
+	event_wake(&pd.verdicts);
 	(void)pthread_join(pd.thread, NULL);
 }
 
@@ -263,23 +288,24 @@ vm_pageout_kick(void)
 bool
 vm_wait(void)
 {
-	uint32_t passes = atomic_load(&pd.passes), fruitful = atomic_load(&pd.fruitful);
+	uint32_t verdicts = atomic_load(&pd.verdicts), fruitful = atomic_load(&pd.fruitful);
 
 	locks_assert_none();
 	for (;;) {
-		uint32_t ticket = event_prepare(&pd.passes);
+		uint32_t ticket = event_prepare(&pd.verdicts);
 
 		if (physmem_free_count() > 0)
 			return true;
 		if (atomic_load(&pd.fruitful) != fruitful) {
 			/* Others were faster than we; as long as frames come, one will be ours. */
 			fruitful = atomic_load(&pd.fruitful);
-			passes = atomic_load(&pd.passes);
+			verdicts = atomic_load(&pd.verdicts);
 		}
-		if (atomic_load(&pd.passes) - passes > FUTILE_PASSES)
+		/* The first one may be about what was before we came. */
+		if (atomic_load(&pd.verdicts) - verdicts > 1)
 			return false;
 		atomic_store(&pd.wanted, true);
 		event_wake(&pd);
-		(void)event_wait(&pd.passes, ticket, WAIT_NS);
+		(void)event_wait(&pd.verdicts, ticket, WAIT_NS);
 	}
 }

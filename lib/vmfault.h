@@ -443,8 +443,7 @@ VMF_API int vmf_pager_release(vmf_pager_t pager);
  * that writes during the call waits until it is over.  Memory that is wired
  * or held by vmf_fault_in() stays writable, so writes to it by other threads
  * during the call are in it as far as they had come: such pages are copied last, until a second
- * look finds them all as they were copied; pages that do not hold still for eight looks are taken as
- * they come.
+ * look finds them all as they were copied; pages that never hold still are taken as they come.
  *
  * What a snapshot costs later: the first write to each page copies it.
  */

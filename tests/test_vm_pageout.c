@@ -9,6 +9,7 @@
 
 #include <check.h>
 #include <errno.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -34,6 +35,7 @@ enum { FRAMES = 128, SLOW_MS = 10000 };
 static char store[FRAMES * 2 * VMF_PAGE_SIZE];
 static _Atomic unsigned nputs;
 static _Atomic int put_error;
+static _Atomic bool put_waits;
 
 static int64_t
 get(void *cookie, uint64_t offset, void *buf, size_t len)
@@ -46,6 +48,8 @@ static int64_t
 put(void *cookie, uint64_t offset, const void *buf, size_t len)
 {
 	nputs++;
+	while (put_waits)
+		usleep(1000);
 	if (put_error != 0)
 		return put_error;
 	memcpy(store + offset, buf, len);
@@ -289,6 +293,49 @@ START_TEST(untouched_zeros_go)
 }
 END_TEST
 
+/* All that could leave is being written by somebody else: that is worth waiting for. */
+static void *
+do_sync(void *arg)
+{
+	expect(vmf_pager_sync(pager, 0, 16 * PG), 0);
+	return NULL;
+}
+
+static void *
+do_fill(void *arg)
+{
+	fill_pages(arg, FRAMES - 8, 2);
+	return NULL;
+}
+
+START_TEST(others_are_waited_for)
+{
+	pthread_t syncer, filler;
+	char *p, *q;
+
+	begin();
+	p = map_store(16);
+	fill_pages(p, 16, 4);
+	q = alloc(FRAMES - 8);
+	put_waits = true;
+	check(pthread_create(&syncer, NULL, do_sync, NULL) == 0);
+	for (uint64_t end = now_ms() + SLOW_MS; nputs == 0;)
+		check(now_ms() < end);
+	check(pthread_create(&filler, NULL, do_fill, q) == 0);
+	for (uint64_t end = now_ms() + SLOW_MS; COUNT(v_frame_waits) == 0;)
+		check(now_ms() < end);
+	usleep(100000);
+	put_waits = false;
+	check(pthread_join(syncer, NULL) == 0);
+	check(pthread_join(filler, NULL) == 0);
+	check_pages(q, FRAMES - 8, 2);
+	check_pages(p, 16, 4);
+	quiet();
+	audit();
+	stop();
+}
+END_TEST
+
 /* Nothing can leave: the fault fails, soon; and what can be freed afterwards is used. */
 START_TEST(bounded_end)
 {
@@ -345,6 +392,7 @@ main(void)
 	tcase_add_test(tc, cached_objects);
 	tcase_add_test(tc, wired_pages_stay);
 	tcase_add_test(tc, untouched_zeros_go);
+	tcase_add_test(tc, others_are_waited_for);
 	tcase_add_loop_test(tc, bounded_end, 0, 3);
 	suite_add_tcase(s, tc);
 	return run_suite(s);
