@@ -23,7 +23,6 @@
 
 #include "kern/assert.h"
 #include "kern/avl.h"
-#include "kern/event.h"
 #include "kern/lock.h"
 #include "kern/probe.h"
 #include "kern/slab.h"
@@ -62,12 +61,9 @@ static struct {
 	vm_pfn_t stray, stray_end;	/* the run that strays come from */
 	struct run batch[BATCH_RUNS];	/* freed frames; some may have been used again */
 	uint32_t nbatch, batch_pages;
-	bool flushing;			/* somebody is punching ... */
-	uint32_t npunching;		/* ... so many of the dirty frames, which nobody can have now */
+	bool flushing;			/* somebody is punching */
 	_Atomic bool low;		/* not guarded: a hint */
 } pm;
-
-const char physmem_freed;
 
 static inline bool
 test_bit(const uint64_t *map, vm_pfn_t pfn)
@@ -319,10 +315,6 @@ physmem_alloc(vm_pfn_t want, enum physmem_fill fill)
 	kmutex_lock(&pm.lock);
 	for (;;) {
 		pfn = want != 0 && want < pm.nframes && !test_bit(pm.used, want) ? want : 0;
-		if (pm.nused + pm.npunching >= pm.budget) {
-			pfn = 0;
-			break;
-		}
 		/* A dirty frame is resident already, a clean one adds to what is. */
 		if (pfn != 0 && test_bit(pm.dirty, pfn))
 			break;
@@ -359,31 +351,6 @@ physmem_alloc(vm_pfn_t want, enum physmem_fill fill)
 	return pfn;
 }
 
-/*
- * The batch is full: what is left of it?  Frames that were taken again while still in memory need no
- * punching, and who goes round in a few of them should keep them.  => lock held
- */
-static bool
-batch_is_worth_it(void)
-{
-	uint32_t n = 0, pages = 0;
-
-	for (uint32_t i = 0; i < pm.nbatch; i++) {
-		struct run r = pm.batch[i];
-		uint32_t dirty = 0;
-
-		for (uint32_t k = 0; k < r.npages; k++)
-			dirty += test_bit(pm.dirty, r.base + k);
-		if (dirty == 0)
-			continue;
-		pages += dirty;
-		pm.batch[n++] = r;
-	}
-	pm.nbatch = n;
-	pm.batch_pages = pages;
-	return n > BATCH_RUNS / 2 || pages > BATCH_PAGES / 2;
-}
-
 void
 physmem_free(vm_pfn_t pfn)
 {
@@ -406,10 +373,8 @@ physmem_free(vm_pfn_t pfn)
 		pm.batch[pm.nbatch++] = (struct run){ pfn, 1 };
 		pm.batch_pages++;
 	}	/* else: flush_lost() finds it by its bit */
-	if (pm.nbatch == BATCH_RUNS || pm.batch_pages >= BATCH_PAGES)
-		flush = batch_is_worth_it();
+	flush = pm.nbatch == BATCH_RUNS || pm.batch_pages >= BATCH_PAGES;
 	kmutex_unlock(&pm.lock);
-	event_wake(&physmem_freed);
 	if (flush)
 		(void)physmem_flush();
 }
@@ -479,13 +444,11 @@ physmem_flush(void)
 				clear_bit(pm.dirty, p);
 				set_bit(pm.used, p);
 			}
-			pm.npunching = r.npages;
 			kmutex_unlock(&pm.lock);
 			PROBE("physmem_flush: punching");
 			error = sys_punch(pm.fd, (uint64_t)r.base << PAGE_SHIFT,
 			    (uint64_t)r.npages << PAGE_SHIFT);
 			kmutex_lock(&pm.lock);
-			pm.npunching = 0;
 			for (vm_pfn_t p = r.base; p < r.base + r.npages; p++) {
 				clear_bit(pm.used, p);
 				if (error != 0)		/* the next flush finds them by their bits */
@@ -499,8 +462,6 @@ physmem_flush(void)
 	}
 	pm.flushing = false;
 	kmutex_unlock(&pm.lock);
-	if (nwork != 0)
-		event_wake(&physmem_freed);
 	return given;
 }
 
@@ -548,58 +509,14 @@ physmem_counts(struct physmem_counts *c)
 }
 
 uint64_t
-physmem_budget(void)
-{
-	uint64_t budget;
-
-	kmutex_lock(&pm.lock);
-	budget = pm.budget;
-	kmutex_unlock(&pm.lock);
-	return budget;
-}
-
-void
-physmem_set_budget(uint64_t budget_pages)
-{
-	kmutex_lock(&pm.lock);
-	pm.budget = budget_pages;
-	note_low();
-	kmutex_unlock(&pm.lock);
-}
-
-bool
-physmem_fits(void)
-{
-	bool fits;
-
-	kmutex_lock(&pm.lock);
-	fits = pm.nused + pm.ndirty <= pm.budget;
-	kmutex_unlock(&pm.lock);
-	return fits;
-}
-
-uint64_t
 physmem_free_count(void)
 {
-	uint64_t free, taken;
+	uint64_t free;
 
 	kmutex_lock(&pm.lock);
-	taken = pm.nused + pm.npunching;
-	free = taken < pm.budget ? pm.budget - taken : 0;
+	free = pm.nused < pm.budget ? pm.budget - pm.nused : 0;
 	kmutex_unlock(&pm.lock);
 	return free;
-}
-
-bool
-physmem_is_unused(vm_pfn_t pfn, uint32_t n)
-{
-	bool unused = true;
-
-	kmutex_lock(&pm.lock);
-	for (uint32_t i = 0; i < n && unused; i++)
-		unused = !test_bit(pm.used, pfn + i);
-	kmutex_unlock(&pm.lock);
-	return unused;
 }
 
 bool

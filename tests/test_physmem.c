@@ -307,62 +307,6 @@ START_TEST(not_while_punched)
 }
 END_TEST
 
-/* What is free can be had: frames that are on their way back to the kernel are neither. */
-static void
-count_free(const char *place)
-{
-	if (strcmp(place, "physmem_flush: punching") == 0)
-		check(physmem_free_count() == 0 && physmem_alloc(0, PHYSMEM_OVERWRITE) == 0);
-}
-
-START_TEST(punched_frames_are_not_free)
-{
-	vm_pfn_t pfn[BUDGET];
-
-	begin();
-	for (unsigned i = 0; i < BUDGET; i++)
-		pfn[i] = physmem_alloc(0, PHYSMEM_ZERO);
-	for (unsigned i = 0; i < 4; i++)
-		physmem_free(pfn[i]);
-	check(physmem_free_count() == 4);
-	probe_hook = count_free;
-	check(physmem_flush() == 4);
-	probe_hook = NULL;
-	check(physmem_free_count() == 4);
-	for (unsigned i = 4; i < BUDGET; i++)
-		physmem_free(pfn[i]);
-	end();
-}
-END_TEST
-
-/* A budget that has become smaller than what is used: nothing is to be had until it fits. */
-START_TEST(budget_changes)
-{
-	vm_pfn_t pfn[BUDGET];
-
-	begin();
-	for (unsigned i = 0; i < BUDGET; i++)
-		pfn[i] = physmem_alloc(0, PHYSMEM_ZERO);
-	physmem_set_budget(BUDGET - 3);
-	check(physmem_budget() == BUDGET - 3 && !physmem_fits() && physmem_free_count() == 0);
-	for (unsigned i = 0; i < 3; i++) {
-		check(!physmem_fits());
-		physmem_free(pfn[i]);
-		check(physmem_alloc(pfn[i], PHYSMEM_OVERWRITE) == 0);
-	}
-	check(!physmem_fits());			/* dirty ones still count */
-	check(physmem_flush() == 3 && physmem_fits());
-	check(physmem_alloc(0, PHYSMEM_OVERWRITE) == 0);
-	physmem_set_budget(BUDGET + 1);
-	for (unsigned i = 0; i < 3; i++)
-		check((pfn[i] = physmem_alloc(0, PHYSMEM_ZERO)) != 0);
-	check(physmem_free_count() == 1);
-	for (unsigned i = 0; i < BUDGET; i++)
-		physmem_free(pfn[i]);
-	end();
-}
-END_TEST
-
 START_TEST(copies_and_zeros)
 {
 	struct physmem_home a, b;
@@ -464,8 +408,6 @@ main(void)
 	tcase_add_test(tc, dirty_frame_wanted);
 	tcase_add_test(tc, flush_gives_back);
 	tcase_add_test(tc, not_while_punched);
-	tcase_add_test(tc, punched_frames_are_not_free);
-	tcase_add_test(tc, budget_changes);
 	tcase_add_test(tc, copies_and_zeros);
 	tcase_add_test(tc, threads);
 	suite_add_tcase(s, tc);
