@@ -374,14 +374,14 @@ enter_home(struct pmap *pmap, struct pmap_leaf *l, size_t i, size_t n, size_t lo
 
 /*
  * Should pages [i, i + n), which may be read, be kept apart when they are written?  Only where they
- * are few, and cut out of the midst of a mapping; `cuts' says the boundaries there are.
+ * are few, and cut out of the midst of a mapping.
  */
 static bool
-worth_apart(struct pmap *pmap, struct pmap_leaf *l, size_t i, size_t n, uint64_t cuts, pt_entry_t pte)
+worth_apart(struct pmap *pmap, struct pmap_leaf *l, size_t i, size_t n, pt_entry_t pte)
 {
-	if (ops->keep_apart == NULL || cuts != 0 || !(pte & PTE_W) || n > APART_PAGES ||
+	if (ops->keep_apart == NULL || !(pte & PTE_W) || n > APART_PAGES ||
 	    l->nwrite >= APART_WRITE || !(l->pte[i % PMAP_LEAF_PAGES] & PTE_R) ||
-	    i == 0 || i + n >= pmap->size >> PAGE_SHIFT)
+	    i == 0 || i + n >= pmap->size >> PAGE_SHIFT || boundaries(pmap, i, i + n - 1) != 0)
 		return false;
 	if (pmap_mappings_short()) {
 		pmap_join(pmap);
@@ -407,7 +407,7 @@ enter_run(struct pmap *pmap, struct pmap_leaf *l, size_t i, size_t n, const pt_e
 		same_frames = same_frames && PTE_PFN(old) == PTE_PFN(pte[k]);
 		same = same && ((old ^ pte[k]) & ~PTE_WIRED) == 0;
 	}
-	apart = !same && same_frames && worth_apart(pmap, l, i, n, boundaries(pmap, i, i + n - 1), pte[0]);
+	apart = !same && same_frames && worth_apart(pmap, l, i, n, pte[0]);
 	if (!same && same_frames)
 		error = ops->protect(va_of(pmap, i), n, PTE_PFN(pte[0]), pte[0] & PTE_PROT);
 	else if (!same)

@@ -7,8 +7,7 @@
  */
 
 #include "race.h"
-#include "task.h"
-#include "vm_map.h"
+#include "testpager.h"
 #include "vm_object.h"
 
 /*
@@ -42,16 +41,6 @@ START_TEST(fault_collapse)
 	end();
 }
 END_TEST
-
-static struct vm_object *
-object_at(const char *p)
-{
-	struct vm_map *map = task_at((vm_offset_t)p);
-	struct vm_map_entry *e = vm_map_entry_at(map, (vm_offset_t)p);
-
-	task_put(map);
-	return e->map.object;
-}
 
 /* A writer that finds the copy object locked tries again: by then it may be gone. */
 START_TEST(push_release)

@@ -17,22 +17,11 @@
 
 #include "suite.h"
 #include "support.h"
-#include "task.h"
-#include "vm_map.h"
+#include "testpager.h"
 #include "vm_meter.h"
 #include "vm_object.h"
 
 enum { PAGES = 12, PARTS = 4, CHAIN = 100 };
-
-static struct vm_object *
-object_at(const char *p)
-{
-	struct vm_map *map = task_at((vm_offset_t)p);
-	struct vm_map_entry *e = vm_map_entry_at(map, (vm_offset_t)p);
-
-	task_put(map);
-	return e->map.object;
-}
 
 static uint64_t
 counter(enum vm_counter c)
