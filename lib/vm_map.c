@@ -22,6 +22,7 @@
 
 #define ALIGN_2M	((vm_size_t)1 << 21)
 #define ALIGN_1G	((vm_size_t)1 << 30)
+#define LOST_SHARE	512		/* of a hole: what alignment may leave unused before a range */
 
 static struct slab entry_slab;
 
@@ -114,39 +115,40 @@ vm_map_is_held(struct vm_map *map, vm_offset_t s, vm_offset_t e)
 	return held;
 }
 
+/* The first hole that takes size bytes, aligned, without much being lost to the alignment; 0: none. */
+static vm_offset_t
+find_aligned(struct vm_map *map, vm_size_t size, vm_size_t align)
+{
+	vm_offset_t hole = map->first_free;
+	struct vm_map_entry *e;
+
+	for (e = vm_map_entry_ge(map, hole);; e = vm_map_entry_next(e)) {
+		vm_offset_t limit = e != NULL ? entry_start(e) : map->end;
+		vm_offset_t va = (hole + align - 1) & ~(align - 1);
+
+		/* va < hole: it wrapped around. */
+		if (hole <= va && va < limit && limit - va >= size && va - hole <= (limit - hole) / LOST_SHARE)
+			return va;
+		if (e == NULL)
+			return 0;
+		hole = entry_end(e);
+	}
+}
+
+/*
+ * Alignment saves leaves of the pmap and lets homes be whole, but a range that is as large as what it
+ * is to hold must hold it: what is large is aligned where that costs next to nothing.
+ */
 vm_offset_t
 vm_map_find(struct vm_map *map, vm_size_t size)
 {
-	vm_size_t align = size >= ALIGN_1G ? ALIGN_1G : size >= ALIGN_2M ? ALIGN_2M : PAGE_SIZE;
-	vm_offset_t va = map->first_free;
-	struct vm_map_entry *e;
+	vm_offset_t va = 0;
 
-	for (e = vm_map_entry_ge(map, va);; e = vm_map_entry_next(e)) {
-		vm_offset_t limit = e != NULL ? entry_start(e) : map->end;
-
-		va = (va + align - 1) & ~(align - 1);
-		if (va < map->base)
-			return 0;			/* wrapped around */
-		if (va < limit && limit - va >= size)
-			return va;
-		if (e == NULL)
-			break;
-		va = entry_end(e);
-	}
-	if (align == ALIGN_1G) {
-		/* Little address space: do without the alignment. */
-		va = map->first_free;
-		for (e = vm_map_entry_ge(map, va);; e = vm_map_entry_next(e)) {
-			vm_offset_t limit = e != NULL ? entry_start(e) : map->end;
-
-			if (va < limit && limit - va >= size)
-				return va;
-			if (e == NULL)
-				break;
-			va = entry_end(e);
-		}
-	}
-	return 0;
+	if (size >= ALIGN_1G)
+		va = find_aligned(map, size, ALIGN_1G);
+	if (va == 0 && size >= ALIGN_2M)
+		va = find_aligned(map, size, ALIGN_2M);
+	return va != 0 ? va : find_aligned(map, size, PAGE_SIZE);
 }
 
 enum kern_return

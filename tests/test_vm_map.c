@@ -153,6 +153,24 @@ START_TEST(large_ranges_are_aligned)
 }
 END_TEST
 
+/* Wherever the task's range came to lie; 64 of them lie in every way that they can. */
+START_TEST(alignment_leaves_room_for_the_rest)
+{
+	size_t m = (size_t)1 << 20, g = (size_t)1 << 30;
+	vmf_task_t task[64];
+
+	if (sizeof(void *) == 4)
+		return;
+	for (size_t i = 0; i < 64; i++) {
+		expect(vmf_task_create(g + 80 * m, &task[i]), 0);
+		(void)alloc_in(task[i], g / PG);
+		(void)alloc_in(task[i], 64 * m / PG);
+	}
+	for (size_t i = 0; i < 64; i++)
+		expect(vmf_task_destroy(task[i]), 0);
+}
+END_TEST
+
 START_TEST(protection_stays_below_the_maximum)
 {
 	char *p = alloc(PAGES);
@@ -491,6 +509,7 @@ main(void)
 	tcase_add_test(t, entries_are_split_where_they_differ_and_merged_when_alike);
 	tcase_add_test(t, the_first_place_that_fits_is_taken);
 	tcase_add_test(t, large_ranges_are_aligned);
+	tcase_add_test(t, alignment_leaves_room_for_the_rest);
 	tcase_add_test(t, protection_stays_below_the_maximum);
 	tcase_add_test(t, the_shadow_is_made_once);
 	suite_add_tcase(s, t);
