@@ -10,8 +10,9 @@
  * (pages that moved to another object), which the used bits tell.
  *
  * Freed frames are collected as runs and punched out of the memfd many at a
- * time, with the lock dropped: while that goes on they count as used, so that
- * nobody takes a frame from under the hole.
+ * time, with the lock dropped: while that goes on their bits are those of used
+ * frames, so that nobody takes a frame from under the hole, but they count as dirty
+ * ones; who needs one of them waits the moment that it takes.
  */
 
 #include <errno.h>
@@ -23,6 +24,7 @@
 
 #include "kern/assert.h"
 #include "kern/avl.h"
+#include "kern/event.h"
 #include "kern/lock.h"
 #include "kern/probe.h"
 #include "kern/slab.h"
@@ -61,7 +63,8 @@ static struct {
 	vm_pfn_t stray, stray_end;	/* the run that strays come from */
 	struct run batch[BATCH_RUNS];	/* freed frames; some may have been used again */
 	uint32_t nbatch, batch_pages;
-	bool flushing;			/* somebody is punching */
+	bool flushing;			/* somebody is punching ... */
+	uint32_t npunching;		/* ... so many of the ndirty frames at the moment */
 	_Atomic bool low;		/* not guarded: a hint */
 } pm;
 
@@ -310,6 +313,7 @@ vm_pfn_t
 physmem_alloc(vm_pfn_t want, enum physmem_fill fill)
 {
 	bool was_dirty, flushed = false;
+	uint32_t ticket;
 	vm_pfn_t pfn;
 
 	kmutex_lock(&pm.lock);
@@ -323,13 +327,18 @@ physmem_alloc(vm_pfn_t want, enum physmem_fill fill)
 				pfn = stray_alloc();
 			break;
 		}
-		if (pm.ndirty == 0 || flushed) {
-			/* The kernel would not take them, or others are punching. */
-			pfn = any_dirty();
+		/* If this was tried, the kernel would not take them, or others are at it. */
+		pfn = flushed && pm.ndirty > pm.npunching ? any_dirty() : 0;
+		if (pfn != 0 || pm.ndirty == 0)
 			break;
-		}
+		ticket = event_prepare(&pm.npunching);
 		kmutex_unlock(&pm.lock);
-		(void)physmem_flush();
+		if (flushed) {
+			PROBE("physmem_alloc: what is free is being punched");
+			(void)event_wait(&pm.npunching, ticket, EVENT_FOREVER);
+		} else {
+			(void)physmem_flush();
+		}
 		flushed = true;
 		kmutex_lock(&pm.lock);
 	}
@@ -444,6 +453,7 @@ physmem_flush(void)
 				clear_bit(pm.dirty, p);
 				set_bit(pm.used, p);
 			}
+			pm.npunching = r.npages;
 			kmutex_unlock(&pm.lock);
 			PROBE("physmem_flush: punching");
 			error = sys_punch(pm.fd, (uint64_t)r.base << PAGE_SHIFT,
@@ -458,6 +468,8 @@ physmem_flush(void)
 				pm.ndirty -= r.npages;
 				given += r.npages;
 			}
+			pm.npunching = 0;
+			event_wake(&pm.npunching);
 		}
 	}
 	pm.flushing = false;

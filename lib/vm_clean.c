@@ -12,6 +12,7 @@
 #include "kern/event.h"
 #include "kern/probe.h"
 #include "vm_clean.h"
+#include "vm_meter.h"
 #include "vm_pager.h"
 
 #define CLUSTER	16	/* pages in one put */
@@ -88,6 +89,8 @@ clean(struct vm_object *o, vm_pindex_t lo, vm_pindex_t hi, bool patient, uint32_
 			vm_page_wakeup(m[k]);
 		}
 		*lost += n - done;
+		if (o->internal)
+			vm_count_n(v_swpout, done);
 		vm_object_pip_done(o);
 	}
 	vm_object_unlock(o);

@@ -307,6 +307,55 @@ START_TEST(not_while_punched)
 }
 END_TEST
 
+/* The last frames there are, while they are being punched: they are waited for, not refused. */
+static _Atomic bool asked;
+
+static void
+grab_last(const char *place)
+{
+	if (strcmp(place, "physmem_flush: punching") == 0)
+		while (!asked)
+			usleep(100);
+	else if (strcmp(place, "physmem_alloc: what is free is being punched") == 0)
+		asked = true;
+}
+
+static void *
+flush(void *arg)
+{
+	(void)arg;
+	(void)physmem_flush();
+	return NULL;
+}
+
+START_TEST(the_last_ones_are_waited_for)
+{
+	vm_pfn_t pfn[BUDGET];
+	pthread_t thread;
+
+	begin();
+	for (unsigned i = 0; i < BUDGET; i++) {
+		pfn[i] = physmem_alloc(0, PHYSMEM_ZERO);
+		write_frame(pfn[i], 1);
+	}
+	physmem_free(pfn[7]);
+	asked = false;
+	probe_hook = grab_last;
+	check(pthread_create(&thread, NULL, flush, NULL) == 0);
+	while (physmem_used(pfn[7]) == false)
+		usleep(100);
+	pfn[7] = physmem_alloc(0, PHYSMEM_ZERO);
+	check(pfn[7] != 0 && asked);
+	check(pthread_join(thread, NULL) == 0);
+	probe_hook = NULL;
+	check_frame(pfn[7], 0);
+	check(physmem_alloc(0, PHYSMEM_ZERO) == 0);
+	for (unsigned i = 0; i < BUDGET; i++)
+		physmem_free(pfn[i]);
+	end();
+}
+END_TEST
+
 START_TEST(copies_and_zeros)
 {
 	struct physmem_home a, b;
@@ -408,6 +457,7 @@ main(void)
 	tcase_add_test(tc, dirty_frame_wanted);
 	tcase_add_test(tc, flush_gives_back);
 	tcase_add_test(tc, not_while_punched);
+	tcase_add_test(tc, the_last_ones_are_waited_for);
 	tcase_add_test(tc, copies_and_zeros);
 	tcase_add_test(tc, threads);
 	suite_add_tcase(s, tc);

@@ -172,6 +172,7 @@ START_TEST(a_working_set_of_four_budgets_loses_nothing)
 	audit();
 	ck_assert_uint_gt(vm_meter_read(VMC_v_pageouts), SET);
 	ck_assert_uint_gt(vm_meter_read(VMC_v_swpin), SET);
+	ck_assert_uint_eq(vm_meter_read(VMC_v_swpout), vm_meter_read(VMC_v_pageouts));
 	expect(vmf_snapshot_release(snapshot), 0);
 	daemon_rest();
 	audit();
