@@ -22,7 +22,7 @@
 
 #define ALIGN_2M	((vm_size_t)1 << 21)
 #define ALIGN_1G	((vm_size_t)1 << 30)
-#define LOST_SHARE	512		/* of a hole: what alignment may leave unused before a range */
+#define LOST_SHARE	128		/* of a hole: what alignment may leave unused before a range */
 
 static struct slab entry_slab;
 
