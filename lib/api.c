@@ -12,6 +12,7 @@
 #include <signal.h>
 #include <string.h>
 
+#include "api_impl.h"
 #include "kern/handle.h"
 #include "kern/slab.h"
 #include "physmem.h"
@@ -27,20 +28,21 @@
 #include "vm_meter.h"
 #include "vm_object.h"
 #include "vm_page.h"
+#include "vm_pageout.h"
 #include "vm_pager.h"
 #include "vmfault.h"
 
 #define STRINGIFY(x)	#x
 #define VERSION(a, b, c) STRINGIFY(a) "." STRINGIFY(b) "." STRINGIFY(c)
 #define RANGES_MAX	((size_t)1 << 20)	/* of one snapshot */
+#define WIRED_TRIES	8			/* to have frames for copies of wired pages */
 
 /*
  * Checking
  */
 
-/* A range of whole pages that is not empty and does not wrap around. */
-static bool
-range_ok(const void *addr, size_t size)
+bool
+api_range_ok(const void *addr, size_t size)
 {
 	vm_offset_t s = (vm_offset_t)addr;
 
@@ -60,15 +62,14 @@ bytes_ok(const void *addr, size_t size, vm_offset_t *s, vm_offset_t *e)
 	return true;
 }
 
-static bool
-prot_ok(int prot)
+bool
+api_prot_ok(int prot)
 {
 	return (prot & ~VMF_PROT_ALL) == 0;
 }
 
-/* What a protection means: who may write may read. */
-static vm_prot_t
-prot_of(int prot)
+vm_prot_t
+api_prot_of(int prot)
 {
 	return (vm_prot_t)((prot & VMF_PROT_WRITE) ? prot | VMF_PROT_READ : prot);
 }
@@ -86,11 +87,8 @@ map_of_range(vm_offset_t s, vm_size_t size)
 	return map;
 }
 
-/* The common shape: an operation on one range of one map. */
-typedef enum kern_return range_op(struct vm_map *, vm_offset_t s, vm_offset_t e, int arg, int *error);
-
-static int
-on_range(const void *addr, size_t size, range_op *op, int arg)
+int
+api_on_range(const void *addr, size_t size, api_range_op *op, int arg)
 {
 	enum kern_return result;
 	sys_sigset_t old;
@@ -99,7 +97,7 @@ on_range(const void *addr, size_t size, range_op *op, int arg)
 
 	if (!vm_running())
 		return -ENODEV;
-	if (!range_ok(addr, size))
+	if (!api_range_ok(addr, size))
 		return -EINVAL;
 	trap_enter(&old);
 	map = map_of_range((vm_offset_t)addr, size);
@@ -122,12 +120,7 @@ on_range(const void *addr, size_t size, range_op *op, int arg)
 int
 vmf_init(const struct vmf_config *config)
 {
-	struct vmf_config c;
-
-	if (config == NULL)
-		return vm_init(NULL);
-	c = *config;
-	return vm_init(&c);
+	return vm_init(config);
 }
 
 int
@@ -136,10 +129,33 @@ vmf_fini(void)
 	return vm_fini();
 }
 
+int
+vmf_set_memory(uint64_t bytes)
+{
+	return vm_set_memory(bytes);
+}
+
 const char *
 vmf_version(void)
 {
 	return VERSION(VMF_VERSION_MAJOR, VMF_VERSION_MINOR, VMF_VERSION_PATCH);
+}
+
+/*
+ * Wired pages are copied at once, with maps and objects locked, so the frames have to be there.  If
+ * they were not: have them paged out, and try again.
+ */
+static bool
+frames_for_wired(int error, int *tries)
+{
+	uint64_t n;
+
+	if (error != -ENOMEM || ++*tries > WIRED_TRIES)
+		return false;
+	kmutex_lock(&vm_page_queue_lock);
+	n = vm_page_wire_count;
+	kmutex_unlock(&vm_page_queue_lock);
+	return n != 0 && vm_wait_frames(n);
 }
 
 /* Publish a map as a task; takes it over. */
@@ -181,7 +197,7 @@ vmf_task_fork(vmf_task_t parent, vmf_task_t *child)
 	struct vm_map *map;
 	vmf_task_t name;
 	sys_sigset_t old;
-	int error = -EBADF;
+	int error = -EBADF, tries = 0;
 
 	if (!vm_running())
 		return -ENODEV;
@@ -190,7 +206,9 @@ vmf_task_fork(vmf_task_t parent, vmf_task_t *child)
 	trap_enter(&old);
 	map = task_get(parent);
 	if (map != NULL) {
-		error = publish(vm_map_fork(map), &name);
+		do
+			error = publish(vm_map_fork(map), &name);
+		while (frames_for_wired(error, &tries));
 		task_put(map);
 	}
 	trap_leave(&old);
@@ -245,9 +263,8 @@ vmf_task_range(vmf_task_t task, void **base, size_t *size)
  * Memory
  */
 
-/* Check where something is to be mapped; *va: the place asked for, with VMF_FIXED. */
-static int
-check_place(void *const *addr, size_t size, unsigned flags, vm_offset_t *va)
+int
+api_check_place(void *const *addr, size_t size, unsigned flags, vm_offset_t *va)
 {
 	if (addr == NULL || size == 0 || (size & PAGE_MASK) != 0)
 		return -EINVAL;
@@ -255,7 +272,7 @@ check_place(void *const *addr, size_t size, unsigned flags, vm_offset_t *va)
 	if (!(flags & VMF_FIXED))
 		return 0;
 	*va = (vm_offset_t)*addr;
-	return range_ok(*addr, size) ? 0 : -EINVAL;
+	return api_range_ok(*addr, size) ? 0 : -EINVAL;
 }
 
 static bool
@@ -310,7 +327,7 @@ vmf_allocate(vmf_task_t task, void **addr, size_t size, unsigned flags)
 		return -ENODEV;
 	if ((flags & ~VMF_FIXED) != 0)
 		return -EINVAL;
-	error = check_place(addr, size, flags, &va);
+	error = api_check_place(addr, size, flags, &va);
 	if (error != 0)
 		return error;
 	trap_enter(&old);
@@ -347,13 +364,13 @@ pager_object(struct vm_pager *pager, bool shared, vm_pindex_t offset, vm_pindex_
 	return errno_of(result);
 }
 
-static int
-map_pager(struct vm_map *map, vm_offset_t *va, size_t size, unsigned flags, struct vm_pager *pager,
-    uint64_t offset, vm_prot_t prot)
+int
+api_map_pager(struct vm_map *map, vm_offset_t *va, size_t size, unsigned flags, struct vm_pager *pager,
+    uint64_t offset, vm_prot_t prot, vm_prot_t max_prot)
 {
 	bool shared = flags & VMF_MAP_SHARED;
 	struct vm_map_attr attr = {
-		.protection = prot, .max_protection = shared ? prot : VM_PROT_ALL,
+		.protection = prot, .max_protection = shared ? max_prot : VM_PROT_ALL,
 		.inheritance = VM_INHERIT_COPY, .needs_copy = !shared, .shared = shared,
 	};
 	struct vm_object *object;
@@ -393,10 +410,10 @@ vmf_map(vmf_task_t task, void **addr, size_t size, unsigned flags, vmf_pager_t p
 
 	if (!vm_running())
 		return -ENODEV;
-	if ((flags & ~(VMF_FIXED | VMF_MAP_SHARED | VMF_MAP_PRIVATE)) != 0 || !prot_ok(prot) ||
+	if ((flags & ~(VMF_FIXED | VMF_MAP_SHARED | VMF_MAP_PRIVATE)) != 0 || !api_prot_ok(prot) ||
 	    (kind != VMF_MAP_SHARED && kind != VMF_MAP_PRIVATE) || (offset & PAGE_MASK) != 0)
 		return -EINVAL;
-	error = check_place(addr, size, flags, &va);
+	error = api_check_place(addr, size, flags, &va);
 	if (error != 0)
 		return error;
 	trap_enter(&old);
@@ -405,7 +422,7 @@ vmf_map(vmf_task_t task, void **addr, size_t size, unsigned flags, vmf_pager_t p
 		p = pager_get(pager);
 	error = -EBADF;
 	if (p != NULL) {
-		error = map_pager(map, &va, size, flags, p, offset, prot_of(prot));
+		error = api_map_pager(map, &va, size, flags, p, offset, api_prot_of(prot), api_prot_of(prot));
 		handle_put(&p->handle);
 	}
 	if (map != NULL)
@@ -427,33 +444,33 @@ op_unmap(struct vm_map *map, vm_offset_t s, vm_offset_t e, int arg, int *error)
 int
 vmf_unmap(void *addr, size_t size)
 {
-	return on_range(addr, size, op_unmap, 0);
+	return api_on_range(addr, size, op_unmap, 0);
 }
 
 static enum kern_return
 op_protect(struct vm_map *map, vm_offset_t s, vm_offset_t e, int arg, int *error)
 {
 	(void)error;
-	return vm_map_protect(map, s, e, prot_of(arg), false);
+	return vm_map_protect(map, s, e, api_prot_of(arg), false);
 }
 
 int
 vmf_protect(void *addr, size_t size, int prot)
 {
-	return prot_ok(prot) || !vm_running() ? on_range(addr, size, op_protect, prot) : -EINVAL;
+	return api_prot_ok(prot) || !vm_running() ? api_on_range(addr, size, op_protect, prot) : -EINVAL;
 }
 
 static enum kern_return
 op_protect_max(struct vm_map *map, vm_offset_t s, vm_offset_t e, int arg, int *error)
 {
 	(void)error;
-	return vm_map_protect(map, s, e, prot_of(arg), true);
+	return vm_map_protect(map, s, e, api_prot_of(arg), true);
 }
 
 int
 vmf_protect_max(void *addr, size_t size, int prot)
 {
-	return prot_ok(prot) || !vm_running() ? on_range(addr, size, op_protect_max, prot) : -EINVAL;
+	return api_prot_ok(prot) || !vm_running() ? api_on_range(addr, size, op_protect_max, prot) : -EINVAL;
 }
 
 static enum kern_return
@@ -469,23 +486,7 @@ vmf_inherit(void *addr, size_t size, enum vmf_inherit inheritance)
 	int i = (int)inheritance;
 
 	return (i >= VMF_INHERIT_SHARE && i <= VMF_INHERIT_NONE) || !vm_running() ?
-	    on_range(addr, size, op_inherit, i) : -EINVAL;
-}
-
-static enum kern_return
-op_advise(struct vm_map *map, vm_offset_t s, vm_offset_t e, int arg, int *error)
-{
-	(void)error;
-	return vm_map_advise(map, s, e, (enum vm_advice)arg);
-}
-
-int
-vmf_advise(void *addr, size_t size, enum vmf_advice advice)
-{
-	int a = (int)advice;
-
-	return (a >= VMF_ADVICE_NORMAL && a <= VMF_ADVICE_SEQUENTIAL) || !vm_running() ?
-	    on_range(addr, size, op_advise, a) : -EINVAL;
+	    api_on_range(addr, size, op_inherit, i) : -EINVAL;
 }
 
 static enum kern_return
@@ -504,7 +505,7 @@ op_wire(struct vm_map *map, vm_offset_t s, vm_offset_t e, int arg, int *error)
 int
 vmf_wire(void *addr, size_t size)
 {
-	return on_range(addr, size, op_wire, 0);
+	return api_on_range(addr, size, op_wire, 0);
 }
 
 static enum kern_return
@@ -523,7 +524,7 @@ op_unwire(struct vm_map *map, vm_offset_t s, vm_offset_t e, int arg, int *error)
 int
 vmf_unwire(void *addr, size_t size)
 {
-	return on_range(addr, size, op_unwire, 0);
+	return api_on_range(addr, size, op_unwire, 0);
 }
 
 int
@@ -532,17 +533,19 @@ vmf_copy(void *dst, const void *src, size_t size)
 	vm_offset_t d = (vm_offset_t)dst, s = (vm_offset_t)src;
 	struct vm_map *dst_map, *src_map;
 	sys_sigset_t old;
-	int error = -EFAULT;
+	int error = -EFAULT, tries = 0;
 
 	if (!vm_running())
 		return -ENODEV;
-	if (!range_ok(dst, size) || !range_ok(src, size) || (d < s + size && s < d + size))
+	if (!api_range_ok(dst, size) || !api_range_ok(src, size) || (d < s + size && s < d + size))
 		return -EINVAL;
 	trap_enter(&old);
 	dst_map = map_of_range(d, size);
 	src_map = map_of_range(s, size);
 	if (dst_map != NULL && src_map != NULL)
-		error = errno_of(vm_map_copy(dst_map, d, src_map, s, size));
+		do
+			error = errno_of(vm_map_copy(dst_map, d, src_map, s, size));
+		while (frames_for_wired(error, &tries));
 	if (dst_map != NULL)
 		task_put(dst_map);
 	if (src_map != NULL)
@@ -605,7 +608,7 @@ static enum kern_return
 op_hold(struct vm_map *map, vm_offset_t s, vm_offset_t e, int arg, int *error)
 {
 	(void)error;
-	return vm_fault_hold(map, s, e, prot_of(arg));
+	return vm_fault_hold(map, s, e, api_prot_of(arg));
 }
 
 static enum kern_return
@@ -624,9 +627,9 @@ vmf_fault_in(const void *addr, size_t size, int prot)
 
 	if (!vm_running())
 		return -ENODEV;
-	if (!prot_ok(prot) || prot == VMF_PROT_NONE || !bytes_ok(addr, size, &s, &e))
+	if (!api_prot_ok(prot) || prot == VMF_PROT_NONE || !bytes_ok(addr, size, &s, &e))
 		return -EINVAL;
-	return size == 0 ? 0 : on_range((void *)s, e - s, op_hold, prot);
+	return size == 0 ? 0 : api_on_range((void *)s, e - s, op_hold, prot);
 }
 
 int
@@ -638,7 +641,7 @@ vmf_fault_release(const void *addr, size_t size)
 		return -ENODEV;
 	if (!bytes_ok(addr, size, &s, &e))
 		return -EINVAL;
-	return size == 0 ? 0 : on_range((void *)s, e - s, op_release, 0);
+	return size == 0 ? 0 : api_on_range((void *)s, e - s, op_release, 0);
 }
 
 /*
@@ -733,7 +736,7 @@ vmf_snapshot_create(const struct vmf_range *ranges, size_t n, vmf_snapshot_t *sn
 	struct vmf_range *copy;
 	vmf_snapshot_t name;
 	sys_sigset_t old;
-	int error = 0;
+	int error = 0, tries = 0;
 
 	if (!vm_running())
 		return -ENODEV;
@@ -744,11 +747,13 @@ vmf_snapshot_create(const struct vmf_range *ranges, size_t n, vmf_snapshot_t *sn
 		return -ENOMEM;
 	memcpy(copy, ranges, bytes);
 	for (size_t i = 0; i < n; i++)
-		if (!range_ok(copy[i].addr, copy[i].size))
+		if (!api_range_ok(copy[i].addr, copy[i].size))
 			error = -EINVAL;
 	if (error == 0) {
 		trap_enter(&old);
-		error = snapshot_create(copy, n, &name);
+		do
+			error = snapshot_create(copy, n, &name);
+		while (frames_for_wired(error, &tries));
 		trap_leave(&old);
 	}
 	kmem_free(copy, bytes);
@@ -768,9 +773,9 @@ vmf_snapshot_map(vmf_snapshot_t snapshot, size_t range, size_t offset, size_t si
 
 	if (!vm_running())
 		return -ENODEV;
-	if ((flags & ~VMF_FIXED) != 0 || !prot_ok(prot) || (offset & PAGE_MASK) != 0)
+	if ((flags & ~VMF_FIXED) != 0 || !api_prot_ok(prot) || (offset & PAGE_MASK) != 0)
 		return -EINVAL;
-	error = check_place(addr, size, flags, &va);
+	error = api_check_place(addr, size, flags, &va);
 	if (error != 0)
 		return error;
 	trap_enter(&old);
@@ -780,7 +785,7 @@ vmf_snapshot_map(vmf_snapshot_t snapshot, size_t range, size_t offset, size_t si
 	else if ((flags & VMF_FIXED) && !in_map(map, va, size))
 		error = -EFAULT;
 	else
-		error = snapshot_map(snapshot, range, offset, size, map, &va, flags & VMF_FIXED, prot_of(prot));
+		error = snapshot_map(snapshot, range, offset, size, map, &va, flags & VMF_FIXED, api_prot_of(prot));
 	if (map != NULL)
 		task_put(map);
 	trap_leave(&old);

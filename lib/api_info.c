@@ -7,11 +7,14 @@
 #include <errno.h>
 #include <string.h>
 
+#include "compress.h"
+#include "io.h"
 #include "kern/handle.h"
 #include "kern/slab.h"
 #include "physmem.h"
 #include "pmap.h"
 #include "snapshot.h"
+#include "swap.h"
 #include "task.h"
 #include "trap.h"
 #include "vm_init.h"
@@ -19,6 +22,7 @@
 #include "vm_meter.h"
 #include "vm_object.h"
 #include "vm_page.h"
+#include "vm_pageout.h"
 #include "vmfault.h"
 
 /* Objects from this one down. */
@@ -176,19 +180,36 @@ queue_gauges(struct vmf_stats *s)
 	kmutex_unlock(&vm_page_queue_lock);
 }
 
+static void
+compress_gauges(struct vmf_stats *s)
+{
+	struct compress_counts c;
+
+	compress_counts(&c);
+	s->compress_pages = c.pages;
+	s->compress_same = c.same;
+	s->compress_used = c.used;
+	s->compress_resident = c.resident;
+	s->compress_limit = c.limit;
+}
+
+/* Members have only been added since 0.1; who knows fewer gets fewer. */
+#define STATS_SIZE_0_1	offsetof(struct vmf_stats, swap_size)
+
 int
 vmf_statistics(struct vmf_stats *stats)
 {
 	struct physmem_counts pc;
+	struct swap_counts sc;
 	struct vmf_stats s;
 	sys_sigset_t old;
 
 	if (!vm_running())
 		return -ENODEV;
-	if (stats == NULL || stats->size != sizeof(s))
+	if (stats == NULL || (stats->size != sizeof(s) && stats->size != STATS_SIZE_0_1))
 		return -EINVAL;
 	memset(&s, 0, sizeof(s));
-	s.size = sizeof(s);
+	s.size = stats->size;
 	trap_enter(&old);
 #define X(name) s.name = vm_meter_read(VMC_##name);
 	VM_COUNTERS(X)
@@ -204,7 +225,14 @@ vmf_statistics(struct vmf_stats *stats)
 	s.entries = vm_map_entry_count();
 	s.snapshots = snapshot_count();
 	s.metadata = kmem_bytes();
+	swap_counts(&sc);
+	s.swap_size = sc.size;
+	s.swap_used = sc.used;
+	s.swap_errors = sc.errors;
+	s.io_uring = io_is_uring();
+	s.v_laundry_count = vm_pageout_laundry();
+	compress_gauges(&s);
 	trap_leave(&old);
-	*stats = s;
+	memcpy(stats, &s, (size_t)s.size);
 	return 0;
 }

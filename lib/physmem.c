@@ -68,6 +68,8 @@ static struct {
 	_Atomic bool low;		/* not guarded: a hint */
 } pm;
 
+const char physmem_freed;
+
 static inline bool
 test_bit(const uint64_t *map, vm_pfn_t pfn)
 {
@@ -319,6 +321,10 @@ physmem_alloc(vm_pfn_t want, enum physmem_fill fill)
 	kmutex_lock(&pm.lock);
 	for (;;) {
 		pfn = want != 0 && want < pm.nframes && !test_bit(pm.used, want) ? want : 0;
+		if (pm.nused >= pm.budget) {
+			pfn = 0;
+			break;
+		}
 		/* A dirty frame is resident already, a clean one adds to what is. */
 		if (pfn != 0 && test_bit(pm.dirty, pfn))
 			break;
@@ -360,6 +366,31 @@ physmem_alloc(vm_pfn_t want, enum physmem_fill fill)
 	return pfn;
 }
 
+/*
+ * The batch is full: what is left of it?  Frames that were taken again while still in memory need no
+ * punching, and who goes round in a few of them should keep them.  => lock held
+ */
+static bool
+batch_is_worth_it(void)
+{
+	uint32_t n = 0, pages = 0;
+
+	for (uint32_t i = 0; i < pm.nbatch; i++) {
+		struct run r = pm.batch[i];
+		uint32_t dirty = 0;
+
+		for (uint32_t k = 0; k < r.npages; k++)
+			dirty += test_bit(pm.dirty, r.base + k);
+		if (dirty == 0)
+			continue;
+		pages += dirty;
+		pm.batch[n++] = r;
+	}
+	pm.nbatch = n;
+	pm.batch_pages = pages;
+	return n > BATCH_RUNS / 2 || pages > BATCH_PAGES / 2;
+}
+
 void
 physmem_free(vm_pfn_t pfn)
 {
@@ -382,8 +413,10 @@ physmem_free(vm_pfn_t pfn)
 		pm.batch[pm.nbatch++] = (struct run){ pfn, 1 };
 		pm.batch_pages++;
 	}	/* else: flush_lost() finds it by its bit */
-	flush = pm.nbatch == BATCH_RUNS || pm.batch_pages >= BATCH_PAGES;
+	if (pm.nbatch == BATCH_RUNS || pm.batch_pages >= BATCH_PAGES)
+		flush = batch_is_worth_it();
 	kmutex_unlock(&pm.lock);
+	event_wake(&physmem_freed);
 	if (flush)
 		(void)physmem_flush();
 }
@@ -474,6 +507,8 @@ physmem_flush(void)
 	}
 	pm.flushing = false;
 	kmutex_unlock(&pm.lock);
+	if (nwork != 0)
+		event_wake(&physmem_freed);
 	return given;
 }
 
@@ -521,6 +556,37 @@ physmem_counts(struct physmem_counts *c)
 }
 
 uint64_t
+physmem_budget(void)
+{
+	uint64_t budget;
+
+	kmutex_lock(&pm.lock);
+	budget = pm.budget;
+	kmutex_unlock(&pm.lock);
+	return budget;
+}
+
+void
+physmem_set_budget(uint64_t budget_pages)
+{
+	kmutex_lock(&pm.lock);
+	pm.budget = budget_pages;
+	note_low();
+	kmutex_unlock(&pm.lock);
+}
+
+bool
+physmem_fits(void)
+{
+	bool fits;
+
+	kmutex_lock(&pm.lock);
+	fits = pm.nused + pm.ndirty <= pm.budget;
+	kmutex_unlock(&pm.lock);
+	return fits;
+}
+
+uint64_t
 physmem_free_count(void)
 {
 	uint64_t free;
@@ -529,6 +595,18 @@ physmem_free_count(void)
 	free = pm.nused < pm.budget ? pm.budget - pm.nused : 0;
 	kmutex_unlock(&pm.lock);
 	return free;
+}
+
+bool
+physmem_is_unused(vm_pfn_t pfn, uint32_t n)
+{
+	bool unused = true;
+
+	kmutex_lock(&pm.lock);
+	for (uint32_t i = 0; i < n && unused; i++)
+		unused = !test_bit(pm.used, pfn + i);
+	kmutex_unlock(&pm.lock);
+	return unused;
 }
 
 bool

@@ -23,7 +23,8 @@
  *	clean --alloc--> used --free--> dirty --physmem_flush()--> clean
  *	                  ^----alloc, zeroed or to be overwritten---|
  *
- * used + dirty frames never exceed the budget.
+ * used + dirty frames never exceed the budget, except while that is being made smaller: then no frame is
+ * given out until they fit.
  */
 
 #include "kern/types.h"
@@ -65,8 +66,13 @@ struct physmem_counts {
 	uint64_t budget, used, dirty;
 };
 void physmem_counts(struct physmem_counts *);
+uint64_t physmem_budget(void);
+void physmem_set_budget(uint64_t budget_pages);
+bool physmem_fits(void);		/* used + dirty <= budget */
 uint64_t physmem_free_count(void);	/* frames that may still be allocated; a moment's truth */
+extern const char physmem_freed;	/* an event: frames may have become free */
 bool physmem_is_low(void);		/* less than a 64th of the budget is left; a hint, cheap */
+bool physmem_is_unused(vm_pfn_t, uint32_t n);	/* none of n frames in a row is used */
 bool physmem_used(vm_pfn_t);		/* for audits */
 
 #endif

@@ -198,12 +198,18 @@ forget_run(struct pmap *pmap, struct pmap_leaf *l, size_t i, size_t j)
 {
 	vm_pfn_t pfn = PTE_PFN(l->pte[i % PMAP_LEAF_PAGES]);
 	uint64_t before = boundaries(pmap, i, j);
-	bool row = pfn != 0;
+	bool row = pfn != 0, rights = false;
 	int error;
 
 	for (size_t k = i; k <= j && row; k++)
 		row = PTE_PFN(l->pte[k % PMAP_LEAF_PAGES]) == pfn + (k - i);
-	/* Frames in a row stay mapped, without rights; it takes one mapping, and less to bring back. */
+	/*
+	 * Frames in a row stay mapped, without rights; it takes one mapping, and less to bring back.  If
+	 * they had none before, that is one too many.
+	 */
+	for (size_t k = i; k <= j && row && !rights; k++)
+		rights = (l->pte[k % PMAP_LEAF_PAGES] & PTE_PROT) != 0;
+	row = row && rights;
 	if (row)
 		error = ops->protect(va_of(pmap, i), j - i + 1, pfn, 0);
 	else
@@ -283,7 +289,7 @@ pmap_forget(struct pmap *pmap, uint64_t goal)
 			continue;
 		}
 		l = leaf_of(pmap, first);
-		if (l == NULL || l->nvalid == l->nwired)
+		if (l == NULL || l->nframe == l->nwired)
 			continue;
 		leaf_forget(pmap, l, first);
 		if (atomic_load_explicit(&total_runs, memory_order_relaxed) <= goal)

@@ -19,6 +19,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "compress.h"
 #include "kern/assert.h"
 #include "kern/lock.h"
 #include "kern/sys.h"
@@ -82,7 +83,7 @@ audit_page(struct vm_object *o, vm_pindex_t i, struct vm_page *m)
 	KASSERT_ALWAYS((m->flags & (PG_BUSY | PG_FAKE | PG_LAUNDRY)) == 0);
 	KASSERT_ALWAYS(m->pfn != 0 && physmem_used(m->pfn));
 	KASSERT_ALWAYS(m->wire_count == 0 || m->queue == PQ_NONE);
-	KASSERT_ALWAYS(!o->internal || o->pager != NULL || (m->flags & PG_MODIFIED));
+	KASSERT_ALWAYS(!o->internal || o->pager != NULL || (m->flags & (PG_MODIFIED | PG_FREE)));
 	seen.wire_counts += m->wire_count;
 	frame_seen(m->pfn);
 }
@@ -263,6 +264,8 @@ vm_audit(void)
 	sys_sigset_t old;
 
 	trap_enter(&old);
+	while (vm_pager_transfers() != 0)
+		sys_yield();
 	seen.nobjects = seen.npfns = 0;
 	seen.wired_ptes = seen.wire_counts = 0;
 	for (uint32_t i = 0; (map = task_nth(i)) != NULL; i++) {
@@ -276,5 +279,6 @@ vm_audit(void)
 		if (seen.pfn[i] == seen.pfn[i - 1])
 			kpanic("audit: frame %u belongs to two pages", seen.pfn[i]);
 	audit_kernel();
+	compress_audit();
 	trap_leave(&old);
 }

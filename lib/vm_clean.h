@@ -2,19 +2,73 @@
 #ifndef VM_CLEAN_H
 #define VM_CLEAN_H
 
+/*
+ * Cleaning: modified pages go to their pager, in clusters, several of them at a time.
+ *
+ * Whoever cleans has a LAUNDRY: the places for the transfers it may have under way, and what is to be
+ * done with pages that come back clean.
+ */
+
+#include <stdatomic.h>
+
 #include "vm_object.h"
+#include "vm_pager.h"
+
+enum wash_state {
+	WASH_FREE,
+	WASH_SENT,		/* the pager has it */
+	WASH_SHORT		/* the pager took a part; the rest, still busy, is to be sent again */
+};
+
+struct vm_wash {
+	struct vm_pager_io io;
+	struct vm_laundry *laundry;
+	_Atomic int state;
+	uint64_t sent_at;		/* sys_clock(); the laundry's owner's */
+};
+
+struct vm_laundry {
+	struct vm_wash *wash;
+	uint32_t nwashes;
+	/*
+	 * Null: whatever is not written yet is sent again, until the pager refuses it.  Else it stays
+	 * modified, and each page that was written is shown to this, which may free it: true.
+	 * => its object locked; busy by us
+	 */
+	bool (*evict)(struct vm_page *);
+	_Atomic uint32_t sent;		/* washes that are not free */
+	_Atomic uint32_t pages;		/* in them */
+	_Atomic uint32_t lost;		/* pages that could not be written, ever; they stay, modified */
+};
 
 /*
- * Write the modified pages of [lo, hi) to the object's pager.
+ * Write the modified pages of [lo, hi) to the object's pager, and wait for that.
  * => no lock held; the object stays alive (referenced, or dying in our hands).
  * => KERN_MEMORY_ERROR: *lost pages could not be written; they stay, modified.
  */
 enum kern_return vm_object_clean(struct vm_object *, vm_pindex_t lo, vm_pindex_t hi, uint32_t *lost);
 
 /*
- * For the pageout daemon: the page at `at' and those after it, up to the first that is busy, for whose
- * pager it must not wait.  false: a page could not be written.
+ * Begin to write the modified pages of [lo, hi) and return, without waiting for anything: pages that are
+ * busy are left out, and it stops where no more transfers may be under way (all callers have some in
+ * common) or the pager cannot start one.
+ * => no lock held
+ * => the page where it stopped; hi: all is on its way
  */
-bool vm_object_clean_cluster(struct vm_object *, vm_pindex_t at);
+vm_pindex_t vm_object_clean_begin(struct vm_object *, vm_pindex_t lo, vm_pindex_t hi);
+void vm_clean_fini(void);			/* wait for these */
+
+/*
+ * For the pageout daemon: begin to write the page, which is unmapped and modified, and those of its
+ * neighbours that are inactive too.  Transfers end in their own time, by event_wake() of the laundry.
+ * => the object is locked; unlocked at return.
+ * => a wash is free
+ */
+void vm_object_launder(struct vm_laundry *, struct vm_page *);
+
+/* Not now: the pager refused a write a short time ago.  => the object whose pager it is is locked */
+bool vm_pager_backs_off(const struct vm_pager *);
+/* It has refused so often that nobody should wait for it.  => ditto */
+bool vm_pager_is_hopeless(const struct vm_pager *);
 
 #endif

@@ -23,6 +23,7 @@
 #define AROUND		16u	/* resident pages this near are entered too; a power of two */
 #define GROWTH		4u
 #define FRAME_SHARE	8u
+#define BUDGET_SHARE	32u	/* of all frames: a longer window's end would go before it is used */
 
 /* Pages that the next cluster at first_pindex may make, itself included. */
 static uint32_t
@@ -40,7 +41,8 @@ window(const struct faultstate *fs, uint32_t max)
 		return max;
 	if (fs->ahead > 1)
 		return MIN(fs->ahead, max);
-	return last != 0 && fs->first_pindex == next ? MIN(last * GROWTH, max) : 1;
+	/* In the last window or just after it: of that, perhaps not all could be entered. */
+	return last != 0 && next - fs->first_pindex < last ? MIN(last * GROWTH, max) : 1;
 }
 
 /* No more than a share of the frames that are left. */
@@ -60,7 +62,7 @@ vm_cluster_start(struct faultstate *fs, struct vm_cluster *cl, pt_entry_t pte)
 {
 	struct vm_map_entry *e = fs->entry;
 	vm_pindex_t p = fs->first_pindex;
-	uint32_t n = window(fs, VM_CLUSTER_MAX);
+	uint32_t n = window(fs, (uint32_t)MIN(MAX(physmem_budget() / BUDGET_SHARE, AROUND), VM_CLUSTER_MAX));
 	/* The entry and the chunk, as pages of the object. */
 	size_t in_chunk = atop(fs->va - fs->map->base) % PMAP_LEAF_PAGES;
 	vm_pindex_t back = (vm_pindex_t)MIN(in_chunk, (size_t)(p - e->map.offset));
@@ -70,6 +72,7 @@ vm_cluster_start(struct faultstate *fs, struct vm_cluster *cl, pt_entry_t pte)
 	n = MIN(n, ahead);
 	atomic_store_explicit(&e->fault_next, p + n, memory_order_relaxed);
 	atomic_store_explicit(&e->fault_window, n, memory_order_relaxed);
+	vm_readahead_plan(fs, n);
 
 	cl->make_hi = p + affordable(n);
 	cl->lo = p;
@@ -145,8 +148,9 @@ neighbour(struct faultstate *fs, vm_pindex_t q, struct vm_object *c, bool unsure
 		at += o->shadow_offset;
 	}
 	if (m != NULL) {
-		if (m->flags & PG_BUSY)
+		if ((m->flags & PG_BUSY) || (o == fs->object && at >= fs->limit))
 			return 0;
+		vm_page_asked_for(m);
 		m->flags |= PG_REFERENCED;
 		if (o == fs->first_object)
 			return own_page(fs, m, c, unsure, make);
@@ -202,19 +206,20 @@ vm_cluster_enter(struct faultstate *fs, struct vm_cluster *cl)
 	const struct vm_map_entry *e = fs->entry;
 	struct vm_object *first = fs->first_object;
 	vm_offset_t home_lo = 0, home_hi = 0;
+	struct physmem_home home;
+	int64_t home_first;
 	vm_pfn_t home_pfn = 0;
 	uint32_t entered;
 	enum kern_return result;
 
-	if (first->shadow == NULL && first->home.npages != 0) {
-		int64_t lo = MAX((int64_t)e->map.offset, first->home_first);
-		int64_t hi = MIN((int64_t)entry_pindex(e, entry_end(e)),
-		    first->home_first + first->home.npages);
+	if (first->shadow == NULL && vm_object_home(first, fs->first_pindex, &home, &home_first)) {
+		int64_t lo = MAX((int64_t)e->map.offset, home_first);
+		int64_t hi = MIN((int64_t)entry_pindex(e, entry_end(e)), home_first + home.npages);
 
 		if (lo <= fs->first_pindex && fs->first_pindex < hi) {
 			home_lo = entry_start(e) + ((vm_offset_t)(lo - e->map.offset) << PAGE_SHIFT);
 			home_hi = entry_start(e) + ((vm_offset_t)(hi - e->map.offset) << PAGE_SHIFT);
-			home_pfn = first->home.base + (vm_pfn_t)(lo - first->home_first);
+			home_pfn = home.base + (vm_pfn_t)(lo - home_first);
 		}
 	}
 	result = pmap_enter(fs->map->pmap, cl->va, cl->hi - cl->lo, cl->pte, cl->centre,

@@ -49,13 +49,18 @@
 #include "vm_cluster.h"
 #include "vm_fault.h"
 #include "vm_fault_state.h"
+#include "vm_file.h"
 #include "vm_map.h"
 #include "vm_meter.h"
 #include "vm_pageout.h"
 #include "vm_pager.h"
+#include "vm_trace.h"
+
+vm_trace_fn *_Atomic vm_trace;
 
 #define AGAIN_NS	1000000		/* pause when a pager says AGAIN ... */
-#define AGAIN_MAX	1000		/* ... this often; and waits for frames that others got */
+#define AGAIN_MAX	1000		/* ... this often */
+#define FRAME_WAITS_MAX	100000		/* waits for frames that others got */
 
 /*
  * Letting go
@@ -140,7 +145,7 @@ wait_frame(struct faultstate *fs)
 	unlock_and_deallocate(fs);
 	vm_count(v_frame_waits);
 	/* It may also be memory for our own structures that there is none of; that nobody brings. */
-	if (fs->again++ >= AGAIN_MAX)
+	if (fs->frame_waits++ >= FRAME_WAITS_MAX)
 		return KERN_RESOURCE_SHORTAGE;
 	return vm_wait() ? KERN_RETRY : KERN_RESOURCE_SHORTAGE;
 }
@@ -157,6 +162,7 @@ fault_lookup(struct faultstate *fs)
 	fs->m = fs->first_m = NULL;
 	fs->depth = 0;
 	fs->copied = fs->zeroed = false;
+	fs->limit = UINT64_MAX;
 	if (fs->map != NULL) {
 		result = vm_map_lookup(fs->map, fs->va, fs->want, fs->flags & VM_FAULT_FORCE, &fs->entry, &fs->first_object,
 		    &fs->first_pindex, &fs->prot, &fs->wired);
@@ -205,6 +211,7 @@ fault_getpages(struct faultstate *fs)
 	PROBE("vm_fault: pager get");
 	rv = vm_pager_get(object->pager, (uint64_t)fs->pindex + object->paging_offset, run, n, &done);
 	PROBE("vm_fault: pager got");
+	fs->limit = vm_object_limit(object);
 
 	vm_object_lock(object);
 	for (uint32_t i = 1; i < n; i++) {
@@ -221,8 +228,6 @@ fault_getpages(struct faultstate *fs)
 	KASSERT(vm_page_lookup(object, fs->pindex) == fs->m);
 	if (rv == VM_PAGER_OK) {
 		fs->m->flags &= (uint16_t)~(PG_FAKE | PG_MODIFIED);
-		if (object->internal)
-			vm_count(v_swpin);
 		return KERN_SUCCESS;
 	}
 	if (rv == VM_PAGER_FAIL || (rv == VM_PAGER_BAD && object->internal))
@@ -232,7 +237,7 @@ fault_getpages(struct faultstate *fs)
 	if (object == fs->first_object)
 		fs->first_m = NULL;
 	unlock_and_deallocate(fs);
-	if (rv == VM_PAGER_AGAIN && fs->again++ < AGAIN_MAX) {
+	if (rv == VM_PAGER_AGAIN && fs->pager_again++ < AGAIN_MAX) {
 		uint32_t ticket = event_prepare(fs);
 
 		(void)event_wait(fs, ticket, AGAIN_NS);
@@ -267,6 +272,30 @@ fault_zerofill(struct faultstate *fs)
 }
 
 /*
+ * The page is resident; but does its file still have it?  What is past the end of it now is thrown away.
+ * => fs->m is busy; its object locked, so at return
+ */
+static enum kern_return
+fault_check_limit(struct faultstate *fs)
+{
+	struct vm_object *object = fs->object;
+
+	if (object->pager == NULL || object->pager->ops->limit == NULL)
+		return KERN_SUCCESS;
+	vm_object_unlock(object);
+	unlock_map(fs);
+	fs->limit = vm_object_limit(object);
+	PROBE("vm_fault: asked for the end");
+	vm_object_lock(object);
+	if (fs->pindex < fs->limit || fs->m->wire_count != 0)
+		return KERN_SUCCESS;
+	vm_object_page_protect(fs->m, VM_PROT_NONE);
+	free_page(&fs->m);
+	unlock_and_deallocate(fs);
+	return KERN_MEMORY_BEYOND;
+}
+
+/*
  * Down the chain until the page is found.
  * => SUCCESS: fs->m is busy, in fs->object, which is locked; first_m is our placeholder unless that is
  *    first_object.  Else everything is given back.
@@ -290,8 +319,9 @@ fault_walk(struct faultstate *fs)
 			}
 			KASSERT(!(m->flags & PG_FAKE));
 			m->flags |= PG_BUSY;
+			vm_page_asked_for(m);
 			vm_count(v_soft);
-			return KERN_SUCCESS;
+			return fault_check_limit(fs);
 		}
 
 		ask = object->pager != NULL &&
@@ -675,6 +705,7 @@ static enum kern_return
 fault_enter(struct faultstate *fs)
 {
 	bool write = fs->fault_type & VM_PROT_WRITE, writable = false;
+	vm_trace_fn *trace = atomic_load_explicit(&vm_trace, memory_order_relaxed);
 	enum kern_return result = KERN_SUCCESS;
 
 	lock_chain(fs);
@@ -693,7 +724,7 @@ fault_enter(struct faultstate *fs)
 			if (result != KERN_SUCCESS)
 				return result;
 		}
-		fs->m->flags |= PG_MODIFIED;
+		fs->m->flags = (uint16_t)((fs->m->flags & ~PG_FREE) | PG_MODIFIED);
 		writable = true;
 	} else if (fs->object == fs->first_object && (fs->m->flags & PG_MODIFIED) &&
 	    (fs->prot & VM_PROT_WRITE)) {
@@ -705,6 +736,8 @@ fault_enter(struct faultstate *fs)
 		enter_io(fs);
 	else
 		result = enter_pmap(fs, writable);
+	if (unlikely(trace != NULL))
+		trace(fs->object, fs->pindex, write);
 
 	unlock_chain_above(fs);
 	release_page(&fs->m);
@@ -736,6 +769,7 @@ fault(struct faultstate *fs)
 		if (fs->told != NULL)
 			vm_object_deallocate(fs->told);
 		fs->told = NULL;
+		vm_readahead_run(&fs->readahead);
 		if (result != KERN_RETRY)
 			return result;
 		vm_count(v_restarts);

@@ -10,6 +10,7 @@
 #include "kern/types.h"
 #include "pmap.h"
 #include "vm_object.h"
+#include "vm_readahead.h"
 
 struct vm_map;
 struct vm_map_entry;
@@ -49,7 +50,13 @@ struct faultstate {
 
 	/* How the page came to be: its neighbours may follow. */
 	bool copied, zeroed;
-	uint32_t again;			/* times that a pager said AGAIN, or a frame was waited for */
+
+	/* Pages of `object' that its pager has at the moment; those from here on are not entered. */
+	uint64_t limit;
+	struct vm_readahead readahead;	/* to be done when all is over */
+
+	uint32_t pager_again;		/* times that a pager said AGAIN ... */
+	uint32_t frame_waits;		/* ... and that a frame was waited for */
 };
 
 /*

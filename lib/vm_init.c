@@ -14,18 +14,22 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "compress.h"
 #include "kern/assert.h"
 #include "kern/handle.h"
 #include "kern/lock.h"
 #include "kern/radix.h"
 #include "kern/sys.h"
+#include "io.h"
 #include "machdep.h"
 #include "physmem.h"
 #include "pmap.h"
 #include "snapshot.h"
+#include "swap.h"
 #include "task.h"
 #include "trap.h"
 #include "user.h"
+#include "vm_clean.h"
 #include "vm_fault.h"
 #include "vm_init.h"
 #include "vm_map.h"
@@ -33,16 +37,23 @@
 #include "vm_object.h"
 #include "vm_page.h"
 #include "vm_pageout.h"
+#include "vm_pager.h"
 #include "vmfault.h"
+#include "vnode.h"
 
 #define LEAST_PAGES		64
 #define LEAST_MAPPINGS		64
 #define LEAST_ADDRESS_SPACE	((uint64_t)16 << 20)
 
+#define CONFIG_SIZE_0_1		offsetof(struct vmf_config, swap_file)
+#define IO_FLAGS		(VMF_CONFIG_IO_URING | VMF_CONFIG_IO_SYSCALLS)
+#define CONFIG_FLAGS		(VMF_CONFIG_QUIET | VMF_CONFIG_SWAP_DIRECT | IO_FLAGS)
+
 enum state { STOPPED, STARTING, RUNNING, STOPPING, FORKED };
 
 static _Atomic int state;
 static _Atomic bool atfork_registered;
+static bool swapping;			/* the default pager is ours */
 
 #ifdef VMF_TESTING
 const struct pmap_ops *vm_init_pmap_ops = &pmap_mprotect_ops;
@@ -64,6 +75,8 @@ forked(void)
 	atomic_store(&state, FORKED);
 	task_forked();
 	window_forked();
+	io_forked();
+	swap_forked();
 	(void)sys_close(physmem_fd());
 }
 
@@ -83,6 +96,7 @@ stop_modules(void)
 	vm_map_fini();
 	vm_fault_fini();
 	vm_object_fini();
+	vm_pager_fini();
 	vm_page_fini();
 	pmap_fini();
 	radix_sysfini();
@@ -124,10 +138,53 @@ clear_tasks(void)
 	}
 }
 
+/* Where anonymous memory goes: compressed memory, or swap, or the one in front of the other. */
+static int
+start_swap(const struct vmf_config *config)
+{
+	vm_default_pager_alloc *alloc = NULL;
+	int error = 0;
+
+	if (config->swap_file != NULL || config->swap_size != 0) {
+		error = swap_init(config->swap_file, config->swap_size,
+		    config->flags & VMF_CONFIG_SWAP_DIRECT);
+		alloc = swap_pager_make;
+	}
+	if (error == 0 && config->compress_size != 0) {
+		error = compress_init(config->compress_size, alloc);
+		alloc = compress_pager_make;
+	}
+	if (error == 0 && alloc != NULL) {
+		vm_default_pager_set(alloc);
+		swapping = true;
+	}
+	return error;
+}
+
+/* => all objects are gone */
+static void
+stop_swap(void)
+{
+	if (swapping)
+		vm_default_pager_set(NULL);
+	swapping = false;
+	compress_fini();
+	swap_fini();
+}
+
+/* A budget in bytes as pages, 0 standing for the machine's memory; 0: too small. */
+static uint64_t
+budget_pages(uint64_t memory)
+{
+	uint64_t n = memory != 0 ? memory >> PAGE_SHIFT : machine_pages();
+
+	return n >= LEAST_PAGES ? n : 0;
+}
+
 static int
 start(const struct vmf_config *config)
 {
-	uint64_t pages = config->memory != 0 ? config->memory >> PAGE_SHIFT : machine_pages();
+	uint64_t pages = budget_pages(config->memory);
 	int error;
 
 	klog_quiet = config->flags & VMF_CONFIG_QUIET;
@@ -137,14 +194,24 @@ start(const struct vmf_config *config)
 	error = physmem_init(pages, MACHDEP_FRAME_SPACE);
 	if (error != 0)
 		return error;
+	error = io_init(config->flags & VMF_CONFIG_IO_URING ? IO_ENGINE_URING :
+	    config->flags & VMF_CONFIG_IO_SYSCALLS ? IO_ENGINE_SYSCALLS : IO_ENGINE_AUTO);
+	if (error != 0) {
+		physmem_fini();
+		return error;
+	}
 	pmap_init(vm_init_pmap_ops, config->mappings);
 	vm_page_init();
+	vm_pager_init();
 	vm_object_init();
 	vm_fault_init();
 	vm_map_init();
 	task_init();
 	user_pager_init();
+	vnode_init();
 	error = make_default_task(config->address_space);
+	if (error == 0)
+		error = start_swap(config);
 	if (error == 0)
 		error = vm_pageout_start(pages);
 	if (error == 0) {
@@ -155,6 +222,8 @@ start(const struct vmf_config *config)
 	if (error != 0) {
 		clear_tasks();
 		stop_modules();
+		stop_swap();
+		io_fini();
 		physmem_fini();
 	}
 	return error;
@@ -168,11 +237,12 @@ vm_init(const struct vmf_config *config)
 	sys_sigset_t old;
 
 	if (config != NULL) {
-		if (config->size != sizeof(c))
+		/* Since 0.1 members have only been added, and what is not there is 0. */
+		if (config->size != sizeof(c) && config->size != CONFIG_SIZE_0_1)
 			return -EINVAL;
-		c = *config;
-		if ((c.flags & ~VMF_CONFIG_QUIET) != 0 ||
-		    (c.memory != 0 && c.memory >> PAGE_SHIFT < LEAST_PAGES) ||
+		memcpy(&c, config, config->size);
+		if ((c.flags & ~CONFIG_FLAGS) != 0 || (c.flags & IO_FLAGS) == IO_FLAGS ||
+		    budget_pages(c.memory) == 0 ||
 		    (c.mappings != 0 && c.mappings < LEAST_MAPPINGS) ||
 		    (c.address_space != 0 && (c.address_space < PAGE_SIZE ||
 		    (c.address_space & PAGE_MASK) != 0)))
@@ -190,6 +260,26 @@ vm_init(const struct vmf_config *config)
 }
 
 int
+vm_set_memory(uint64_t bytes)
+{
+	uint64_t pages = budget_pages(bytes);
+	sys_sigset_t old;
+	bool done;
+
+	if (!vm_running())
+		return -ENODEV;
+	if (pages == 0)
+		return -EINVAL;
+	/* It may have to wait for that very callback. */
+	if (user_pager_is_thread())
+		return -EDEADLK;
+	trap_enter(&old);
+	done = vm_pageout_resize(pages);
+	trap_leave(&old);
+	return done ? 0 : -ENOMEM;
+}
+
+int
 vm_fini(void)
 {
 	int expected = RUNNING;
@@ -204,9 +294,13 @@ vm_fini(void)
 	clear_tasks();
 	/* Pagers write what is left, on their own threads, which may still touch and call. */
 	user_pager_fini();
+	vnode_fini();
 	vm_pageout_stop();
+	vm_clean_fini();
 	trap_fini();
 	stop_modules();
+	stop_swap();
+	io_fini();
 	(void)physmem_flush();
 	physmem_fini();
 	atomic_store(&state, STOPPED);

@@ -3,6 +3,7 @@
 #define VM_INIT_H
 
 #include <stdbool.h>
+#include <stdint.h>
 
 struct vmf_config;
 struct pmap_ops;
@@ -11,6 +12,7 @@ struct pmap_ops;
 int vm_init(const struct vmf_config *);
 int vm_fini(void);
 bool vm_running(void);
+int vm_set_memory(uint64_t bytes);	/* see vmf_set_memory() */
 
 #ifdef VMF_TESTING
 /* The pmap strategy of the next vm_init(). */

@@ -52,6 +52,8 @@ struct vm_map_entry {
 	/* What the fault handler has learnt; hints, not guarded. */
 	_Atomic vm_pindex_t fault_next;	/* object page after the last cluster */
 	_Atomic uint32_t fault_window;	/* pages of the last cluster; 0: none yet */
+	_Atomic vm_pindex_t ahead_end;	/* object page up to which reading ahead was started */
+	_Atomic vm_pindex_t behind_end;	/* ... before which all was dropped, or is being written */
 };
 
 struct vm_map {

@@ -16,7 +16,9 @@
 	X(v_pageins) X(v_pageouts) X(v_reactivated) X(v_scan) X(v_swpin) X(v_swpout) \
 	X(v_collapses) X(v_bypasses) X(v_clustered) X(v_restarts) X(v_soft) X(v_intrans) \
 	X(v_pager_errors) X(v_frame_waits) X(v_forgets) X(v_map_calls) X(v_snapshots) \
-	X(v_rollbacks)
+	X(v_rollbacks) X(v_dfree) X(v_refused) X(v_pdwakeups) \
+	X(v_readahead) X(v_readahead_hits) X(v_write_behind) X(v_drop_behind) \
+	X(v_incompressible) X(v_compress_evicted) X(v_compress_errors)
 
 enum vm_counter {
 #define X(name) VMC_##name,

@@ -44,6 +44,7 @@ static bool cut_busy;					/* guarded by cut_lock */
 void
 vm_object_init(void)
 {
+	vm_home_init();
 	slab_init(&object_slab, "vm_object", sizeof(struct vm_object), 64);
 	kmutex_init(&cache_lock, RANK_PAGER);
 	krwlock_init(&vm_rmap_lock, RANK_RMAP);
@@ -58,6 +59,7 @@ vm_object_fini(void)
 {
 	KASSERT(ncached == 0);
 	slab_fini(&object_slab);
+	vm_home_fini();
 }
 
 uint64_t
@@ -85,6 +87,7 @@ vm_object_allocate(vm_pindex_t npages, bool owned)
 	o->size = npages;
 	LIST_INIT(&o->children);
 	LIST_INIT(&o->mappings);
+	TAILQ_INIT(&o->run_list);
 	return o;
 }
 
@@ -136,18 +139,33 @@ pip_wait(struct vm_object *o)
 	}
 }
 
-vm_pfn_t
-vm_object_home_frame(struct vm_object *o, vm_pindex_t pindex)
+bool
+vm_object_is_sole(struct vm_object *o, vm_pindex_t lo, vm_pindex_t hi)
 {
-	int64_t i;
+	const struct vm_mapping *map;
+	uint32_t showing = 0;
+	bool sole;
 
-	if (!o->home_tried) {
-		o->home_tried = true;
-		(void)physmem_reserve(o->size, &o->home);
-		o->home_first = 0;
-	}
-	i = (int64_t)pindex - o->home_first;
-	return i >= 0 && i < (int64_t)o->home.npages ? o->home.base + (vm_pfn_t)i : 0;
+	KASSERT(kmutex_held(&o->lock));
+	krwlock_read(&vm_rmap_lock);
+	sole = o->internal && o->shadow == NULL && o->copy == NULL && LIST_EMPTY(&o->children);
+	LIST_FOREACH(map, &o->mappings, link)
+		showing += map->offset < hi && lo < map->offset + (uint64_t)atop(map->end - map->start);
+	krwlock_read_unlock(&vm_rmap_lock);
+	return sole && showing == 1;
+}
+
+void
+vm_object_keep_given(struct vm_object *o)
+{
+	vm_pindex_t i = 0;
+	struct vm_page *m;
+
+	KASSERT(kmutex_held(&o->lock));
+	for (; (o->flags & OBJ_GIVEN) && (m = radix_next(&o->pages, &i)) != NULL; i++)
+		if (m->flags & PG_FREE)
+			m->flags = (uint16_t)((m->flags & ~PG_FREE) | PG_MODIFIED);
+	o->flags &= (uint16_t)~OBJ_GIVEN;
 }
 
 bool
@@ -188,7 +206,7 @@ terminate(struct vm_object *o)
 	}
 	while ((m = radix_next(&o->pages, &i)) != NULL)
 		vm_page_free(m);
-	physmem_unreserve(&o->home);
+	vm_object_home_release(o);
 	pager = o->pager;
 	vm_object_unlock(o);
 
@@ -205,18 +223,53 @@ terminate(struct vm_object *o)
 	return shadow;
 }
 
-/* Write out what an external object still holds, then take it down.  => DEAD, no locks held. */
+/* The object's pages could not be written: it stays, unreferenced, until they can be.  => DEAD, no locks held */
 static void
-terminate_external(struct vm_object *o)
+revive(struct vm_object *o)
+{
+	struct vm_pager *pager = o->pager;
+
+	kmutex_lock(&cache_lock);
+	vm_object_lock(o);
+	o->flags = (uint16_t)((o->flags & ~OBJ_DEAD) | OBJ_CACHED);
+	TAILQ_INSERT_TAIL(&cached, o, cache);
+	ncached++;
+	vm_object_unlock(o);
+	kmutex_unlock(&cache_lock);
+	event_wake(pager);
+}
+
+/*
+ * Write out what an external object still holds, then take it down.  last: it is the last chance to.
+ * => DEAD, no locks held.
+ */
+static void
+terminate_external(struct vm_object *o, bool last)
 {
 	struct vm_pager *pager = o->pager;
 	uint32_t lost;
 
-	if (vm_pager_can_put(pager) && vm_object_clean(o, 0, o->size, &lost) != KERN_SUCCESS)
+	if (vm_pager_can_put(pager) && vm_object_clean(o, 0, o->size, &lost) != KERN_SUCCESS) {
+		if (pager->ops->keeps && !last) {
+			revive(o);
+			return;
+		}
 		klog("pager %s: %u modified pages could not be written and are lost",
 		    pager->ops->name, lost);
+	}
 	vm_object_lock(o);
 	(void)terminate(o);
+}
+
+/* Take it out of the cache, and let nobody find it any more.  => cache locked; the object, too */
+static void
+kill_cached(struct vm_object *o)
+{
+	if (o->flags & OBJ_CACHED) {
+		TAILQ_REMOVE(&cached, o, cache);
+		ncached--;
+	}
+	o->flags = (uint16_t)((o->flags & ~OBJ_CACHED) | OBJ_DEAD);
 }
 
 /* Drop a reference of an external object. */
@@ -230,24 +283,25 @@ external_release(struct vm_object *o)
 	if (--o->ref_count == 0) {
 		victim = o;
 		if (handle_is_open(&o->pager->handle)) {
-			o->flags |= OBJ_CACHED;
-			TAILQ_INSERT_TAIL(&cached, o, cache);
-			victim = ++ncached > CACHE_MAX ? TAILQ_FIRST(&cached) : NULL;
-			if (victim != NULL) {
-				TAILQ_REMOVE(&cached, victim, cache);
-				ncached--;
+			if (!(o->flags & OBJ_CACHED)) {
+				o->flags |= OBJ_CACHED;
+				TAILQ_INSERT_TAIL(&cached, o, cache);
+				ncached++;
 			}
+			victim = ncached > CACHE_MAX ? TAILQ_FIRST(&cached) : NULL;
 		}
 	}
+	if (victim == o)
+		kill_cached(o);
 	vm_object_unlock(o);
-	if (victim != NULL) {
+	if (victim != NULL && victim != o) {
 		vm_object_lock(victim);
-		victim->flags = (uint16_t)((victim->flags & ~OBJ_CACHED) | OBJ_DEAD);
+		kill_cached(victim);
 		vm_object_unlock(victim);
 	}
 	kmutex_unlock(&cache_lock);
 	if (victim != NULL)
-		terminate_external(victim);
+		terminate_external(victim, false);
 }
 
 /*
@@ -407,24 +461,20 @@ void
 vm_object_uncache(struct vm_pager *pager)
 {
 	struct vm_object *o;
+	bool dead = false;
 
 	kmutex_lock(&cache_lock);
 	o = pager->object;
 	if (o != NULL) {
 		vm_object_lock(o);
-		if (o->flags & OBJ_CACHED) {
-			TAILQ_REMOVE(&cached, o, cache);
-			ncached--;
-			o->flags = (uint16_t)((o->flags & ~OBJ_CACHED) | OBJ_DEAD);
-			vm_object_unlock(o);
-		} else {
-			vm_object_unlock(o);
-			o = NULL;
-		}
+		dead = o->flags & OBJ_CACHED;
+		if (dead)
+			kill_cached(o);
+		vm_object_unlock(o);
 	}
 	kmutex_unlock(&cache_lock);
-	if (o != NULL)
-		terminate_external(o);
+	if (dead)
+		terminate_external(o, true);
 }
 
 /*
@@ -628,6 +678,7 @@ vm_object_copy(struct vm_object *o, vm_pindex_t lo, vm_pindex_t hi, struct vm_cu
 			lo = MIN(lo, old->shadow_offset);
 			hi = MAX(hi, old->shadow_offset + old->size);
 		}
+		vm_object_keep_given(o);
 		*copy = c;
 		*copy_lo = c->shadow_offset = lo;
 		c->size = hi - lo;
@@ -653,7 +704,7 @@ vm_object_copy(struct vm_object *o, vm_pindex_t lo, vm_pindex_t hi, struct vm_cu
 		vm_object_unlock(old);
 	vm_object_unlock(c);
 	if (unused != NULL) {
-		physmem_unreserve(&unused->home);
+		vm_object_home_release(unused);
 		vm_object_free(unused);
 	}
 	if (wired) {

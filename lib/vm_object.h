@@ -41,6 +41,7 @@
 struct pmap;
 struct vm_pager;
 struct vm_object;
+struct vm_run;
 
 /* An object as it is mapped somewhere: the reverse map's link, part of a map entry.  All: R. */
 struct vm_mapping {
@@ -56,6 +57,7 @@ struct vm_mapping {
 #define OBJ_FROZEN	0x20	/* O: being rolled back: who would see it waits */
 #define OBJ_PIPWNT	0x08	/* O: somebody waits for paging_in_progress to be 0 */
 #define OBJ_CACHED	0x10	/* O and P: unreferenced, in the object cache */
+#define OBJ_GIVEN	0x80	/* O: may have pages that are PG_FREE */
 
 struct vm_object {
 	struct kmutex lock;
@@ -81,6 +83,8 @@ struct vm_object {
 	struct physmem_home home;	/* O: frames reserved for us */
 	int64_t home_first;		/* O: our page that belongs into its first frame */
 	bool home_tried;		/* O */
+	struct radix runs;		/* O: of a file: pindex >> 9 to the run for those pages */
+	TAILQ_HEAD(vm_run_list, vm_run) run_list;	/* O: ditto, oldest first */
 	vm_pindex_t bypass_hint;	/* O: a page that stood in the way of the last bypass */
 
 	struct vm_object *cut_next;	/* owned by the cut under way */
@@ -164,8 +168,22 @@ void vm_object_collapse(struct vm_object *);
 void vm_object_pip_add(struct vm_object *);	/* => locked */
 void vm_object_pip_done(struct vm_object *);	/* => locked */
 
-/* Where page pindex would best live; 0: anywhere.  => locked */
+/*
+ * Homes (vm_home.c).  Where page pindex would best live; 0: anywhere.  => locked
+ */
 vm_pfn_t vm_object_home_frame(struct vm_object *, vm_pindex_t);
+/* The run of frames that page pindex has its place in, and the object's page at its start.  => locked */
+bool vm_object_home(struct vm_object *, vm_pindex_t pindex, struct physmem_home *, int64_t *first);
+void vm_object_home_release(struct vm_object *);	/* => empty, going */
+void vm_home_init(void);
+void vm_home_fini(void);
+/*
+ * Are pages [lo, hi) seen through one mapping only, and is there nothing below or above them?  If that one may be
+ * written they are nobody else's.  => locked
+ */
+bool vm_object_is_sole(struct vm_object *, vm_pindex_t lo, vm_pindex_t hi);
+/* It is going to be copied: what was given up (PG_FREE) and is still there stays.  => locked */
+void vm_object_keep_given(struct vm_object *);
 /* Does the object's pager have the page?  => locked; only for queryable pagers, else false. */
 bool vm_object_paged_out(struct vm_object *, vm_pindex_t);
 
@@ -181,6 +199,8 @@ void vm_mapping_resize(struct vm_mapping *, vm_offset_t start, vm_offset_t end, 
 /* Keep at most prot for pages [lo, hi) in every mapping of the object itself.  => locked */
 void vm_object_protect(struct vm_object *, vm_pindex_t lo, vm_pindex_t hi, vm_prot_t prot,
     unsigned pmap_flags);
+/* Unmap pages [lo, hi) from every mapping of the object itself, none of them being wired.  => locked */
+void vm_object_forget(struct vm_object *, vm_pindex_t lo, vm_pindex_t hi);
 /* Keep at most prot in every mapping of the page, through whatever chain.  => its object locked */
 void vm_object_page_protect(struct vm_page *, vm_prot_t prot);
 /*

@@ -14,9 +14,10 @@
 #include "vm_object.h"
 #include "vm_page.h"
 #include "vm_pageout.h"
+#include "vm_pdpolicy.h"
 
+const struct vm_pdpolicy *vm_page_policy = &vm_pdpolicy_warm;
 struct kmutex vm_page_queue_lock;
-struct vm_page_tailq vm_page_queue_active, vm_page_queue_inactive;
 uint64_t vm_page_active_count, vm_page_inactive_count, vm_page_wire_count;
 
 static struct slab vm_page_slab;
@@ -26,14 +27,14 @@ vm_page_init(void)
 {
 	slab_init(&vm_page_slab, "vm_page", sizeof(struct vm_page), 8);
 	kmutex_init(&vm_page_queue_lock, RANK_PAGEQ);
-	TAILQ_INIT(&vm_page_queue_active);
-	TAILQ_INIT(&vm_page_queue_inactive);
 	vm_page_active_count = vm_page_inactive_count = vm_page_wire_count = 0;
+	vm_page_policy->init();
 }
 
 void
 vm_page_fini(void)
 {
+	vm_page_policy->fini();
 	slab_fini(&vm_page_slab);
 }
 
@@ -125,6 +126,15 @@ vm_page_rename(struct vm_page *m, struct vm_object *object, vm_pindex_t pindex)
 }
 
 void
+vm_page_asked_for(struct vm_page *m)
+{
+	if (m->flags & PG_AHEAD) {
+		m->flags &= (uint16_t)~PG_AHEAD;
+		vm_count(v_readahead_hits);
+	}
+}
+
+void
 vm_page_wakeup(struct vm_page *m)
 {
 	KASSERT(kmutex_held(&m->object->lock));
@@ -140,30 +150,22 @@ vm_page_wakeup(struct vm_page *m)
 static void
 unqueue(struct vm_page *m)
 {
-	if (m->queue == PQ_ACTIVE) {
-		TAILQ_REMOVE(&vm_page_queue_active, m, pageq);
-		vm_page_active_count--;
-	} else if (m->queue == PQ_INACTIVE) {
-		TAILQ_REMOVE(&vm_page_queue_inactive, m, pageq);
-		vm_page_inactive_count--;
-	}
-	m->queue = PQ_NONE;
+	if (m->queue != PQ_NONE)
+		vm_page_policy->dequeue(m);
 }
 
 void
 vm_page_activate(struct vm_page *m)
 {
 	KASSERT(kmutex_held(&m->object->lock));
-	if (m->queue == PQ_ACTIVE)
+	if (m->queue == PQ_ACTIVE || m->wire_count != 0)
 		return;
-	if (m->queue == PQ_INACTIVE)
-		vm_count(v_reactivated);
 	kmutex_lock(&vm_page_queue_lock);
-	unqueue(m);
-	if (m->wire_count == 0) {
-		TAILQ_INSERT_TAIL(&vm_page_queue_active, m, pageq);
-		vm_page_active_count++;
-		m->queue = PQ_ACTIVE;
+	if (m->queue == PQ_INACTIVE) {
+		vm_count(v_reactivated);
+		vm_page_policy->touch(m);
+	} else if (m->queue == PQ_NONE) {
+		vm_page_policy->enqueue(m);
 	}
 	kmutex_unlock(&vm_page_queue_lock);
 }
@@ -173,23 +175,29 @@ vm_page_deactivate(struct vm_page *m)
 {
 	KASSERT(kmutex_held(&m->object->lock));
 	kmutex_lock(&vm_page_queue_lock);
-	if (m->wire_count == 0 && m->queue != PQ_INACTIVE) {
-		unqueue(m);
-		TAILQ_INSERT_TAIL(&vm_page_queue_inactive, m, pageq);
-		vm_page_inactive_count++;
-		m->queue = PQ_INACTIVE;
-	}
+	if (m->queue != PQ_NONE)
+		vm_page_policy->discard(m);
 	kmutex_unlock(&vm_page_queue_lock);
 }
 
 void
 vm_page_dequeue(struct vm_page *m)
 {
-	if (m->queue == PQ_NONE)
-		return;
+	/* Not without the lock: while the policy moves a page it is on no queue. */
 	kmutex_lock(&vm_page_queue_lock);
 	unqueue(m);
 	kmutex_unlock(&vm_page_queue_lock);
+}
+
+void
+vm_page_evict(struct vm_page *m)
+{
+	kmutex_lock(&vm_page_queue_lock);
+	if (m->queue != PQ_NONE)
+		vm_page_policy->evict(m);
+	kmutex_unlock(&vm_page_queue_lock);
+	vm_count(v_dfree);
+	vm_page_free(m);
 }
 
 void

@@ -36,6 +36,9 @@ enum vm_page_queue { PQ_NONE, PQ_ACTIVE, PQ_INACTIVE };
 #define PG_MODIFIED	0x08	/* O: differs from what the pager has (Mach: not `clean') */
 #define PG_REFERENCED	0x10	/* O: entered in a pmap since the pageout daemon last looked */
 #define PG_LAUNDRY	0x20	/* O: being written by its pager */
+#define PG_AHEAD	0x100	/* O: was read ahead, and has not been asked for yet */
+#define PG_FREE		0x200	/* O: nobody needs the contents (VMF_ADVICE_FREE), until it is MODIFIED */
+#define PG_UNSTABLE	0x400	/* O: was put, but may not have survived if the pager's sync fails */
 
 struct vm_page {
 	struct vm_object *object;	/* c; O */
@@ -43,9 +46,11 @@ struct vm_page {
 	vm_pindex_t pindex;		/* c: page of the object */
 	vm_pfn_t pfn;			/* c: its frame; 0: none yet (a placeholder) */
 	uint16_t flags;			/* O: PG_* */
-	uint8_t queue;			/* enum vm_page_queue; changed under O and Q, read under either */
-	uint8_t spare;
+	_Atomic uint8_t queue;		/* enum vm_page_queue; Q; to NONE and from it under O as well.  A look
+					   without Q is a hint: the policy moves pages */
+	uint8_t heat;			/* Q: the policy's */
 	uint32_t wire_count;		/* O: wirings; not 0: on no queue */
+	uint32_t used;			/* Q: the policy's */
 };
 
 void vm_page_init(void);
@@ -76,19 +81,23 @@ void vm_page_free(struct vm_page *);
 /* Move it to another place, keeping its frame. false: no memory; nothing changed.  => both objects locked. */
 bool vm_page_rename(struct vm_page *, struct vm_object *, vm_pindex_t);
 
+/* Somebody wants it.  => object locked */
+void vm_page_asked_for(struct vm_page *);
 void vm_page_wakeup(struct vm_page *);		/* drop BUSY, wake.  => object locked, ours */
 
-/* Queues.  => object locked (the queues' lock is taken inside). */
-void vm_page_activate(struct vm_page *);	/* to the active queue, unless wired */
-void vm_page_deactivate(struct vm_page *);
+/* Queues, which are the policy's (vm_pdpolicy.h).  => object locked (the queues' lock is taken inside). */
+void vm_page_activate(struct vm_page *);	/* it was touched: to the active queue, unless wired */
+void vm_page_deactivate(struct vm_page *);	/* it will not be needed: the next to go.  => unmapped */
 void vm_page_dequeue(struct vm_page *);
 void vm_page_wire(struct vm_page *);
 void vm_page_unwire(struct vm_page *);		/* the last one activates it */
+/* vm_page_free(), by the pageout daemon: the policy remembers it. */
+void vm_page_evict(struct vm_page *);
 
-/* The queues themselves, for the pageout daemon and the meter. */
+struct vm_pdpolicy;
 TAILQ_HEAD(vm_page_tailq, vm_page);
-extern struct kmutex vm_page_queue_lock;	/* RANK_PAGEQ; guards what follows */
-extern struct vm_page_tailq vm_page_queue_active, vm_page_queue_inactive;
+extern const struct vm_pdpolicy *vm_page_policy;	/* constant while the library runs */
+extern struct kmutex vm_page_queue_lock;	/* RANK_PAGEQ; guards the policy's queues and what follows */
 extern uint64_t vm_page_active_count, vm_page_inactive_count, vm_page_wire_count;
 
 #endif

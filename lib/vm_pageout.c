@@ -7,10 +7,21 @@
  * tries its object, and turns to the next page if it is held: it waits for nobody.  While
  * it looks at a page with both locks held the page cannot go; busy, it stays.
  *
- * Waiters: a thread that finds no frame waits for one, or for the daemon's verdict.  A pass looks at the inactive
- * pages, a third of all; after as many passes in a row as it takes to look at every page there is, none of
- * which freed or wrote anything, the verdict is that no frame will come.  Pages that others have in hand at
- * that moment, to write them perhaps, may be free the next: then there is no verdict, for a while.
+ * Writes are in flight while the daemon goes on, up to NWASHES of them.  None of its own waits for a
+ * pager, except where that has no `start'.  A pager gets no more than half of the transfers that
+ * others leave it, so one that never answers (a user's callback that waits for a frame itself) is not in
+ * the way of the rest.  Those that refuse are left alone for a while (vm_clean.c).
+ *
+ * Waiters.  A thread that finds no frame waits for physmem_freed.  What a pass comes to is one of
+ *
+ *	FRUITFUL	pages were freed, or writes begun
+ *	HOPEFUL		neither, but something is under way that may free some: a write, a page that is
+ *			busy or an object that is locked just now, a pager that refused and will be asked again
+ *	FUTILE		nothing of all this
+ *
+ * and waiters give up when several passes in a row were futile, which together looked at every page.  That is bounded: a transfer ends
+ * (user pagers have deadlines), busy pages and locks are held for a transfer at most, and a
+ * pager that has refused often enough is no hope any more.
  */
 
 #include <errno.h>
@@ -29,27 +40,51 @@
 #include "vm_page.h"
 #include "vm_pageout.h"
 #include "vm_pager.h"
+#include "vm_pdpolicy.h"
 
+#define NWASHES			32	/* transfers in flight */
+#define LAUNDRY_SHARE		8	/* of all frames: that many may be in them */
 #define FREE_MIN_SHARE		64	/* of all frames: below this the daemon wakes ... */
 #define FREE_TARGET_SHARE	32	/* ... and works until so many are free */
-#define INACTIVE_SHARE		3	/* of active + inactive: inactive_target */
-#define WAIT_NS			((int64_t)50 * 1000 * 1000)
-#define REST_NS			((uint64_t)100 * 1000 * 1000)
-#define FUTILE_PASSES		(INACTIVE_SHARE + 1)
-#define MISSING_NS		((uint64_t)10 * 1000 * 1000 * 1000)
-#define MISSING_PAUSE_NS	((int64_t)1000 * 1000)
+#define MS			((int64_t)1000 * 1000)
+#define WAIT_NS			(50 * MS)
+#define SOON_NS			(20 * MS)	/* what a write may take and be counted on */
+#define PAUSE_LEAST_NS		MS
+#define PAUSE_HARD_NS		(8 * MS)	/* nothing came of it for so long: look further */
+#define PAUSE_MOST_NS		(50 * MS)
+#define REST_NS			(100 * MS)
+#define FUTILE_PASSES		3
+#define LOCK_TRIES		16	/* for an object that somebody holds */
+
+static bool evict_washed(struct vm_page *);
+
+static struct vm_wash washes[NWASHES];
 
 static struct {
 	pthread_t thread;
-	_Atomic bool stop;
-	uint64_t free_min, free_target;		/* constant */
-	_Atomic uint32_t verdicts;		/* that there is nothing to be had; what waiters wait on */
-	_Atomic uint32_t fruitful;		/* passes that freed or wrote something */
+	struct vm_laundry laundry;		/* its address: what the daemon waits on for completions */
+	_Atomic bool stop, wanted;
+	_Atomic uint64_t free_min, free_target, laundry_max;
+	_Atomic uint64_t asked;			/* frames that are wanted beyond free_target */
+	_Atomic uint32_t verdicts;		/* times that there was nothing to be had, ever */
+	_Atomic uint32_t fruitful;		/* times that pages were freed, ever */
 	_Atomic uint64_t rest_until;		/* nothing to gain before then, as it seems */
-	_Atomic bool wanted;
-	bool missed;			/* the daemon's: this pass found pages in others' hands */
-	uint64_t missing_since;		/* ditto: all passes since then found nothing else; 0: no */
-} pd;
+	_Atomic bool resizing;			/* one at a time; its address: what the next one waits on */
+	_Atomic uint32_t unshrinks;		/* times that the budget was put back, ever */
+	_Atomic uint64_t shrink_from;		/* the budget before, while it is being made smaller; or 0 */
+} pd = { .laundry = { .wash = washes, .nwashes = NWASHES, .evict = evict_washed } };
+
+enum verdict { HOPE, REWIND, FREED, LAUNDER };
+
+struct pass {
+	bool hard;			/* the policy is to spare nobody */
+	bool desperate;			/* nor does the daemon: it is the last before waiters give up */
+	bool fruitful, hopeful;
+};
+
+/*
+ * One page
+ */
 
 /* Can the page leave without its pager?  => object locked, page unmapped */
 static bool
@@ -61,165 +96,235 @@ is_untouched(struct vm_page *m)
 	    physmem_is_hole(m->pfn);
 }
 
-enum verdict { PASS_BY, KEEP, FREED, CLEAN };
-
-/* What becomes of a page at the head of the inactive queue.  => object locked */
+/* What a modified page's pager can do for it.  => object locked */
 static enum verdict
-judge(struct vm_page *m)
+judge_pager(struct vm_object *o)
 {
-	struct vm_object *o = m->object;
+	uint32_t idle = NWASHES - atomic_load(&pd.laundry.sent);
+	uint64_t pages = atomic_load(&pd.laundry.pages);
 
-	vm_count(v_scan);
-	if ((m->flags & (PG_BUSY | PG_LAUNDRY)) || m->wire_count != 0 || (o->flags & OBJ_DEAD)) {
-		pd.missed = true;
-		return PASS_BY;
-	}
-	if (m->flags & PG_REFERENCED) {
-		/* Touched since it became inactive: a soft fault set the bit. */
-		m->flags &= (uint16_t)~PG_REFERENCED;
-		vm_page_activate(m);
-		return KEEP;
-	}
-	vm_object_page_protect(m, VM_PROT_NONE);
-	if (!(m->flags & PG_MODIFIED) || is_untouched(m)) {
-		vm_page_free(m);
-		return FREED;
-	}
 	if (o->pager == NULL && o->internal) {
 		o->pager = vm_default_pager_make(o->size);
 		o->paging_offset = 0;
 	}
-	if (o->pager != NULL && vm_pager_can_put(o->pager))
-		return CLEAN;
-	vm_page_activate(m);
-	return KEEP;
+	if (o->pager == NULL || !vm_pager_can_put(o->pager))
+		return REWIND;
+	if (vm_pager_backs_off(o->pager))
+		return vm_pager_is_hopeless(o->pager) ? REWIND : HOPE;
+	/* With much in the laundry, whoever's, each pager gets one transfer still. */
+	if (2 * o->pager->writes >= idle ||
+	    (o->pager->writes != 0 && pages >= atomic_load(&pd.laundry_max)))
+		return HOPE;
+	return LAUNDER;
 }
 
-/*
- * Take the page at the head of the queue and lock its object, if it can be had.  The page goes to the
- * tail, so that the next call finds another.
- */
-static struct vm_page *
-next_page(struct vm_page_tailq *queue)
+/* What becomes of a victim.  => object locked */
+static enum verdict
+judge(struct vm_page *m, bool desperate)
 {
-	struct vm_page *m;
+	struct vm_object *o = m->object;
 
-	kmutex_lock(&vm_page_queue_lock);
-	m = TAILQ_FIRST(queue);
-	if (m != NULL) {
-		TAILQ_REMOVE(queue, m, pageq);
-		TAILQ_INSERT_TAIL(queue, m, pageq);
-		if (!vm_object_lock_try(m->object)) {
-			pd.missed = true;
-			m = NULL;
-		}
+	vm_count(v_scan);
+	KASSERT(m->wire_count == 0);
+	if ((m->flags & PG_BUSY) || (o->flags & OBJ_DEAD))
+		return HOPE;
+	/* A cut or a rollback wants what is there: not without need. */
+	if ((o->flags & (OBJ_CUT | OBJ_FROZEN)) && !desperate)
+		return REWIND;
+	if (m->flags & PG_REFERENCED) {
+		/* Mapped since it is watched, beside a page that was touched. */
+		m->flags &= (uint16_t)~PG_REFERENCED;
+		return REWIND;
 	}
-	kmutex_unlock(&vm_page_queue_lock);
-	return m;
+	vm_object_page_protect(m, VM_PROT_NONE);
+	if ((m->flags & PG_MODIFIED) && !is_untouched(m))
+		return judge_pager(o);
+	vm_page_evict(m);
+	return FREED;
 }
 
 static uint64_t
-queue_length(const uint64_t *count)
+target(void)
+{
+	return atomic_load(&pd.free_target) + atomic_load(&pd.asked);
+}
+
+/* A page that was written for the daemon: is it to go?  => object locked, busy by us */
+static bool
+evict_washed(struct vm_page *m)
+{
+	if (m->queue != PQ_INACTIVE || m->wire_count != 0 ||
+	    (m->flags & (PG_REFERENCED | PG_MODIFIED | PG_WANTED)) != 0 ||
+	    physmem_free_count() >= target())
+		return false;
+	PROBE("vm_pageout: written and freed");
+	vm_object_page_protect(m, VM_PROT_NONE);
+	vm_page_evict(m);
+	atomic_fetch_add(&pd.fruitful, 1);
+	return true;
+}
+
+/*
+ * A pass over the pages
+ */
+
+/*
+ * The policy's next page; *m, with its object locked, or null: it is skipped, for somebody holds that.  Who holds an
+ * object is soon done with it, and the policy's order is worth a short wait.
+ * => false: there is none
+ */
+static bool
+pick(struct vm_page *(*next)(void), struct vm_page **m)
+{
+	for (int tries = 1;; tries++) {
+		bool found;
+
+		kmutex_lock(&vm_page_queue_lock);
+		*m = next();
+		found = *m != NULL;
+		if (found && !vm_object_lock_try((*m)->object)) {
+			if (tries == LOCK_TRIES)
+				vm_page_policy->skip(*m);
+			*m = NULL;
+		}
+		kmutex_unlock(&vm_page_queue_lock);
+		if (!found || *m != NULL || tries == LOCK_TRIES)
+			return found;
+		sys_yield();
+	}
+}
+
+/* Tell the policy what becomes of it.  => object locked */
+static void
+tell(void (*what)(struct vm_page *), struct vm_page *m)
+{
+	kmutex_lock(&vm_page_queue_lock);
+	what(m);
+	kmutex_unlock(&vm_page_queue_lock);
+}
+
+static uint64_t
+active_count(void)
 {
 	uint64_t n;
 
 	kmutex_lock(&vm_page_queue_lock);
-	n = *count;
+	n = vm_page_active_count;
 	kmutex_unlock(&vm_page_queue_lock);
 	return n;
 }
 
-/* Move pages from active to inactive until there are enough of those. */
+/* Unmap and watch as many pages as the policy wants. */
 static void
-deactivate_some(void)
+watch_some(struct pass *p)
 {
-	uint64_t active = queue_length(&vm_page_active_count);
-	uint64_t target = (active + queue_length(&vm_page_inactive_count)) / INACTIVE_SHARE + 1;
+	struct vm_page *m;
 
-	for (uint64_t n = 0; n < active && queue_length(&vm_page_inactive_count) < target; n++) {
-		struct vm_page *m = next_page(&vm_page_queue_active);
-
-		if (m == NULL)
+	for (uint64_t n = active_count(); n > 0 && pick(vm_page_policy->next_to_watch, &m); n--) {
+		if (m == NULL) {
+			p->hopeful = true;
 			continue;
+		}
 		if (m->flags & PG_BUSY) {
-			pd.missed = true;
-		} else if (m->wire_count == 0) {
+			p->hopeful = true;
+			tell(vm_page_policy->skip, m);
+		} else {
 			vm_object_page_protect(m, VM_PROT_NONE);
 			m->flags &= (uint16_t)~PG_REFERENCED;
-			vm_page_deactivate(m);
+			tell(vm_page_policy->watch, m);
 		}
 		vm_object_unlock(m->object);
 	}
 }
 
-/* Look at every inactive page once, at most.  Returns whether anything was freed or written. */
+/* Are enough frames free, or will be soon?  Writes that take long do not count. */
 static bool
-scan_inactive(void)
+enough(void)
 {
-	uint64_t n = queue_length(&vm_page_inactive_count);
-	bool progress = false;
+	uint64_t coming = 0, now = sys_clock();
 
-	for (; n > 0 && physmem_free_count() < pd.free_target; n--) {
-		struct vm_page *m = next_page(&vm_page_queue_inactive);
-		struct vm_object *o;
-		vm_pindex_t at;
-
-		if (m == NULL)
-			continue;
-		o = m->object;
-		at = m->pindex;
-		switch (judge(m)) {
-		case FREED:
-			progress = true;
-			break;
-		case CLEAN:
-			/*
-			 * Its neighbours go with it; clean, it is freed on the next look.  The object may be
-			 * in the cache, where it must not get a reference, so it is kept as a fault keeps it.
-			 */
-			vm_object_pip_add(o);
-			vm_object_unlock(o);
-			PROBE("vm_pageout: cleaning");
-			if (vm_object_clean_cluster(o, at))
-				progress = true;
-			vm_object_lock(o);
-			vm_object_pip_done(o);
-			break;
-		case PASS_BY:
-		case KEEP:
-			break;
-		}
-		vm_object_unlock(o);
-	}
-	return progress;
+	for (struct vm_wash *w = washes; w < washes + NWASHES; w++)
+		if (atomic_load(&w->state) != WASH_FREE && now - w->sent_at < (uint64_t)SOON_NS)
+			coming += w->io.n;
+	return physmem_free_count() + coming >= target();
 }
 
-/*
- * A pass.  Returns whether it was worth it, or whether another may be: where others had pages in their hands
- * it says nothing, unless that has gone on for too long.
- */
-static bool
-pass(void)
+/* One look at all pages that might go. */
+static void
+run_pass(struct pass *p)
 {
-	bool progress;
+	struct vm_page *m;
 
-	pd.missed = false;
-	deactivate_some();
-	progress = scan_inactive();
-	if (physmem_flush() != 0)
-		progress = true;
-	if (progress) {
-		pd.missing_since = 0;
-		atomic_fetch_add(&pd.fruitful, 1);
-		event_wake(&pd.verdicts);
-		return true;
+	kmutex_lock(&vm_page_queue_lock);
+	vm_page_policy->begin(p->hard);
+	kmutex_unlock(&vm_page_queue_lock);
+	watch_some(p);
+	while (!enough() && pick(vm_page_policy->next_victim, &m)) {
+		enum verdict v = HOPE;
+		struct vm_object *o;
+
+		if (m == NULL) {
+			p->hopeful = true;
+			continue;
+		}
+		o = m->object;
+		v = judge(m, p->desperate);
+		if (v == REWIND)
+			tell(vm_page_policy->rewind, m);
+		else if (v != FREED)
+			tell(vm_page_policy->skip, m);
+		if (v == LAUNDER) {
+			vm_object_launder(&pd.laundry, m);
+			p->fruitful = true;
+			continue;
+		}
+		p->fruitful |= v == FREED;
+		p->hopeful |= v == HOPE;
+		vm_object_unlock(o);
+		if (v == FREED)
+			atomic_fetch_add(&pd.fruitful, 1);
 	}
-	if (!pd.missed)
-		return false;
-	if (pd.missing_since == 0)
-		pd.missing_since = sys_clock();
-	(void)event_wait(&pd, event_prepare(&pd), MISSING_PAUSE_NS);
-	return sys_clock() - pd.missing_since < MISSING_NS;
+	if (physmem_flush() != 0)
+		p->fruitful = true;
+}
+
+/* Work until the target is reached, or until it is clear that it will not be. */
+static void
+work(void)
+{
+	int64_t pause = PAUSE_LEAST_NS;
+	uint32_t futile = 0;
+	bool hard = false;
+
+	while (!atomic_load(&pd.stop) && physmem_free_count() < target() &&
+	    futile < FUTILE_PASSES) {
+		uint32_t ticket = event_prepare(&pd.laundry);
+		struct pass p = { .hard = hard };
+
+		p.desperate = futile == FUTILE_PASSES - 1 && physmem_free_count() == 0;
+		if (!enough())
+			run_pass(&p);
+		p.hopeful |= atomic_load(&pd.laundry.sent) != 0;
+		if (p.fruitful) {
+			futile = 0;
+			hard = false;
+			pause = PAUSE_LEAST_NS;
+		} else if (p.hopeful) {
+			bool ended = event_wait(&pd.laundry, ticket, pause);
+
+			/* Once hard, it stays so until something comes of it: only a hard pass has seen all. */
+			hard |= !ended && pause >= PAUSE_HARD_NS;
+			futile = 0;
+			pause = ended ? PAUSE_LEAST_NS : MIN(2 * pause, PAUSE_MOST_NS);
+		} else {
+			hard = true;
+			if (++futile == FUTILE_PASSES)
+				atomic_fetch_add(&pd.verdicts, 1);
+			event_wake(&physmem_freed);
+		}
+	}
+	if (futile != 0)
+		atomic_store(&pd.rest_until, sys_clock() + (uint64_t)REST_NS);
 }
 
 static void *
@@ -227,26 +332,39 @@ run(void *arg)
 {
 	(void)arg;
 	while (!atomic_load(&pd.stop)) {
-		uint32_t futile = 0;
 		uint32_t ticket = event_prepare(&pd);
 
-		if (!atomic_exchange(&pd.wanted, false) && !atomic_load(&pd.stop)) {
+		if (atomic_exchange(&pd.wanted, false)) {
+			vm_count(v_pdwakeups);
+			work();
+			/* Frames may have come from elsewhere, and no pass been needed: tell whoever waits. */
+			event_wake(&physmem_freed);
+		} else if (!atomic_load(&pd.stop)) {
 			(void)event_wait(&pd, ticket, EVENT_FOREVER);
-			continue;
 		}
-		/* Work until the target is reached, or until it is clear that it will not be. */
-		pd.missing_since = 0;
-		while (!atomic_load(&pd.stop) && physmem_free_count() < pd.free_target &&
-		    futile < FUTILE_PASSES)
-			futile = pass() ? 0 : futile + 1;
-		if (futile == FUTILE_PASSES) {
-			atomic_store(&pd.rest_until, sys_clock() + REST_NS);
-			atomic_fetch_add(&pd.verdicts, 1);
-		}
-		/* Frames may have come from elsewhere, and no pass been needed: tell whoever waits. */
-		event_wake(&pd.verdicts);
 	}
-	return NULL;
+	for (;;) {
+		uint32_t ticket = event_prepare(&pd.laundry);
+
+		if (atomic_load(&pd.laundry.sent) == 0)
+			return NULL;
+		(void)event_wait(&pd.laundry, ticket, EVENT_FOREVER);
+	}
+}
+
+/*
+ * Starting, ending, asking, waiting
+ */
+
+static void
+tune(uint64_t page_count)
+{
+	atomic_store(&pd.free_min, MAX(page_count / FREE_MIN_SHARE, 1));
+	atomic_store(&pd.free_target, MAX(page_count / FREE_TARGET_SHARE, 2));
+	atomic_store(&pd.laundry_max, page_count / LAUNDRY_SHARE);
+	kmutex_lock(&vm_page_queue_lock);
+	vm_page_policy->tune(page_count);
+	kmutex_unlock(&vm_page_queue_lock);
 }
 
 int
@@ -255,8 +373,7 @@ vm_pageout_start(uint64_t page_count)
 	sys_sigset_t old;
 	int error;
 
-	pd.free_min = MAX(page_count / FREE_MIN_SHARE, 1);
-	pd.free_target = MAX(page_count / FREE_TARGET_SHARE, 2);
+	tune(page_count);
 	atomic_store(&pd.stop, false);
 	atomic_store(&pd.wanted, false);
 	atomic_store(&pd.rest_until, 0);
@@ -271,41 +388,148 @@ vm_pageout_stop(void)
 {
 	atomic_store(&pd.stop, true);
 	event_wake(&pd);
-	event_wake(&pd.verdicts);
+	event_wake(&pd.laundry);
 	(void)pthread_join(pd.thread, NULL);
+}
+
+static void
+wake(void)
+{
+	atomic_store(&pd.wanted, true);
+	event_wake(&pd);
 }
 
 void
 vm_pageout_kick(void)
 {
-	if (physmem_free_count() < pd.free_min &&
-	    sys_clock() >= atomic_load_explicit(&pd.rest_until, memory_order_relaxed)) {
-		atomic_store(&pd.wanted, true);
-		event_wake(&pd);
-	}
+	if (physmem_free_count() < atomic_load_explicit(&pd.free_min, memory_order_relaxed) &&
+	    sys_clock() >= atomic_load_explicit(&pd.rest_until, memory_order_relaxed))
+		wake();
 }
 
-bool
-vm_wait(void)
+uint64_t
+vm_pageout_laundry(void)
+{
+	return atomic_load(&pd.laundry.pages);
+}
+
+/* Wait until it is so, or until it is clear that it will not be. */
+static bool
+wait_until(bool (*is_so)(void))
 {
 	uint32_t verdicts = atomic_load(&pd.verdicts), fruitful = atomic_load(&pd.fruitful);
 
 	locks_assert_none();
 	for (;;) {
-		uint32_t ticket = event_prepare(&pd.verdicts);
+		uint32_t ticket = event_prepare(&physmem_freed);
+		/* The first one may be about what was before we came. */
+		bool idle = atomic_load(&pd.verdicts) - verdicts > 1 && atomic_load(&pd.laundry.sent) == 0;
 
-		if (physmem_free_count() > 0)
+		/* In this order: what the laundry freed is free before it is idle. */
+		if (is_so())
 			return true;
 		if (atomic_load(&pd.fruitful) != fruitful) {
 			/* Others were faster than we; as long as frames come, one will be ours. */
 			fruitful = atomic_load(&pd.fruitful);
 			verdicts = atomic_load(&pd.verdicts);
-		}
-		/* The first one may be about what was before we came. */
-		if (atomic_load(&pd.verdicts) - verdicts > 1)
+		} else if (idle) {
 			return false;
-		atomic_store(&pd.wanted, true);
-		event_wake(&pd);
-		(void)event_wait(&pd.verdicts, ticket, WAIT_NS);
+		}
+		wake();
+		(void)event_wait(&physmem_freed, ticket, WAIT_NS);
 	}
+}
+
+/*
+ * The budget
+ *
+ * While it is being made smaller it is the smaller one already, so that what becomes free is not used again; and
+ * whoever finds that it cannot be reached puts it back, the thread that asked for it or
+ * one that would get no frame for it.
+ */
+
+static void
+set_budget(uint64_t page_count)
+{
+	physmem_set_budget(page_count);
+	tune(page_count);
+	atomic_fetch_add(&pd.fruitful, 1);
+	event_wake(&physmem_freed);
+}
+
+/* False: nobody is making it smaller, or somebody else has put it back. */
+static bool
+unshrink(void)
+{
+	uint64_t from;
+
+	/* In this order: who finds nothing to put back finds that it was. */
+	atomic_fetch_add(&pd.unshrinks, 1);
+	from = atomic_exchange(&pd.shrink_from, 0);
+	if (from != 0)
+		set_budget(from);
+	return from != 0;
+}
+
+static bool
+has_frame(void)
+{
+	return physmem_free_count() > 0;
+}
+
+bool
+vm_wait(void)
+{
+	uint32_t unshrinks = atomic_load(&pd.unshrinks);
+
+	return wait_until(has_frame) ||
+	    (atomic_load(&pd.shrink_from) != 0 && unshrink()) || atomic_load(&pd.unshrinks) != unshrinks;
+}
+
+static bool
+has_asked(void)
+{
+	return physmem_free_count() >= target();
+}
+
+bool
+vm_wait_frames(uint64_t n)
+{
+	bool done;
+
+	atomic_fetch_add(&pd.asked, n);
+	done = wait_until(has_asked);
+	atomic_fetch_sub(&pd.asked, n);
+	return done;
+}
+
+static bool
+has_shrunk(void)
+{
+	(void)physmem_flush();
+	return atomic_load(&pd.shrink_from) == 0 || physmem_fits();
+}
+
+bool
+vm_pageout_resize(uint64_t page_count)
+{
+	uint64_t from;
+	bool fits;
+
+	while (atomic_exchange(&pd.resizing, true)) {
+		uint32_t ticket = event_prepare(&pd.resizing);
+
+		if (atomic_load(&pd.resizing))
+			(void)event_wait(&pd.resizing, ticket, EVENT_FOREVER);
+	}
+	from = physmem_budget();
+	if (page_count < from)
+		atomic_store(&pd.shrink_from, from);
+	set_budget(page_count);
+	fits = page_count >= from || (wait_until(has_shrunk) && atomic_exchange(&pd.shrink_from, 0) != 0);
+	if (!fits)
+		(void)unshrink();
+	atomic_store(&pd.resizing, false);
+	event_wake(&pd.resizing);
+	return fits;
 }

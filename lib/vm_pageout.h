@@ -3,17 +3,18 @@
 #define VM_PAGEOUT_H
 
 /*
- * The pageout daemon: Mach's two queues.
+ * The pageout daemon.
  *
- *	          activate                      reactivate: touched since
- *	new --> [ ACTIVE ] -- tail to head --> [ INACTIVE ] --> freed
- *	             ^                              |
- *	             +------------------------------+    modified: laundry first
+ *	        the policy: watch                         the policy: a victim
+ *	[ ACTIVE ] --------------> [ INACTIVE: unmapped ] --------------------> freed
+ *	     ^                              |        |                            ^
+ *	     +------------------------------+        +---> [ LAUNDRY: busy ] -----+
+ *	          touched: a soft fault             modified   written, untouched
  *
- * When free frames fall below free_min the daemon wakes, and works until free_target
- * are free: it moves pages from the active queue to the inactive one, unmapping them, so that a
- * touch is a soft fault that brings them back; what comes to the head of the inactive queue
- * untouched is written out if it is modified, and freed.
+ * When free frames fall below free_min the daemon wakes, and works until free_target are free.  Which
+ * pages are watched and which are victims is the policy's to say (vm_pdpolicy.h).  A
+ * victim that is modified is written out, together with its neighbours, and freed when its pager has it,
+ * unless somebody wants it by then.
  *
  * Pages that cannot leave are passed by: wired, busy, and, as long as there is no default pager,
  * anonymous.  (Those that were only ever entered beside another and that the kernel has no memory
@@ -32,8 +33,24 @@ void vm_pageout_kick(void);
 /*
  * Wait until there may be a frame.
  * => no lock held
- * => false: a whole pass over all pages freed nothing, and no page is being written
+ * => false: several passes over all pages freed nothing, no page is being written, and no pager is worth
+ *    waiting for
  */
 bool vm_wait(void);
+
+/*
+ * Wait until n frames are free beyond those that the daemon keeps so; others may be faster to take them.
+ * => as vm_wait()
+ */
+bool vm_wait_frames(uint64_t n);
+
+/*
+ * Let the budget be so many frames.  To make it smaller takes as long as it takes to page out what is too much.
+ * => no lock held
+ * => false: that cannot be; the budget is what it was
+ */
+bool vm_pageout_resize(uint64_t page_count);
+
+uint64_t vm_pageout_laundry(void);		/* pages that are being written for the daemon */
 
 #endif

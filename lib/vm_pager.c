@@ -8,11 +8,26 @@
 
 #include "kern/assert.h"
 #include "kern/lock.h"
+#include "kern/slab.h"
 #include "vm_meter.h"
 #include "vm_page.h"
 #include "vm_pager.h"
 
 static vm_default_pager_alloc *_Atomic default_alloc;
+static struct slab io_slab;
+static _Atomic uint32_t transfers;
+
+void
+vm_pager_init(void)
+{
+	slab_init(&io_slab, "vm_pager_io", sizeof(struct vm_pager_io), 8);
+}
+
+void
+vm_pager_fini(void)
+{
+	slab_fini(&io_slab);
+}
 
 static void
 check(struct vm_page **m, uint32_t n)
@@ -20,6 +35,22 @@ check(struct vm_page **m, uint32_t n)
 	locks_assert_none();
 	for (uint32_t i = 0; i < n; i++)
 		KASSERT(m[i]->pfn != 0);
+}
+
+static void
+count(const struct vm_pager *p, enum vm_pager_result r, bool put, uint32_t done)
+{
+	if (r == VM_PAGER_ERROR) {
+		vm_count(v_pager_errors);
+	} else if (r == VM_PAGER_OK && put) {
+		vm_count_n(v_pageouts, done);
+		if (p->anonymous)
+			vm_count_n(v_swpout, done);
+	} else if (r == VM_PAGER_OK) {
+		vm_count_n(v_pageins, done);
+		if (p->anonymous)
+			vm_count_n(v_swpin, done);
+	}
 }
 
 enum vm_pager_result
@@ -34,10 +65,7 @@ vm_pager_get(struct vm_pager *p, uint64_t offset, struct vm_page **m, uint32_t n
 	n = (uint32_t)MIN((uint64_t)n, p->npages - offset);
 	r = p->ops->get(p, offset, m, n, done);
 	KASSERT(*done <= n && (r == VM_PAGER_OK) == (*done > 0));
-	if (r == VM_PAGER_OK)
-		vm_count_n(v_pageins, *done);
-	else if (r == VM_PAGER_ERROR)
-		vm_count(v_pager_errors);
+	count(p, r, false, *done);
 	return r;
 }
 
@@ -51,11 +79,54 @@ vm_pager_put(struct vm_pager *p, uint64_t offset, struct vm_page **m, uint32_t n
 	*done = 0;
 	r = p->ops->put(p, offset, m, n, done);
 	KASSERT(*done <= n && (r == VM_PAGER_OK) == (*done > 0));
-	if (r == VM_PAGER_OK)
-		vm_count_n(v_pageouts, *done);
-	else if (r == VM_PAGER_ERROR)
-		vm_count(v_pager_errors);
+	count(p, r, true, *done);
 	return r;
+}
+
+struct vm_pager_io *
+vm_pager_io_alloc(void)
+{
+	return slab_alloc(&io_slab);
+}
+
+void
+vm_pager_io_free(struct vm_pager_io *io)
+{
+	slab_free(&io_slab, io);
+}
+
+bool
+vm_pager_start(struct vm_pager_io *io)
+{
+	struct vm_pager *p = io->pager;
+
+	KASSERT(io->n > 0 && io->n <= VM_PAGER_IO_MAX && io->offset + io->n <= p->npages);
+	KASSERT(!io->put || vm_pager_can_put(p));
+	check(io->m, io->n);
+	if (p->ops->start == NULL)
+		return false;
+	atomic_fetch_add(&transfers, 1);
+	if (p->ops->start(p, io))
+		return true;
+	atomic_fetch_sub(&transfers, 1);
+	return false;
+}
+
+void
+vm_pager_complete(struct vm_pager_io *io, enum vm_pager_result r, uint32_t done)
+{
+	KASSERT(done <= io->n && (r == VM_PAGER_OK) == (done > 0));
+	count(io->pager, r, io->put, done);
+	io->result = r;
+	io->done = done;
+	io->complete(io);
+	atomic_fetch_sub(&transfers, 1);
+}
+
+uint32_t
+vm_pager_transfers(void)
+{
+	return atomic_load(&transfers);
 }
 
 bool
@@ -73,6 +144,20 @@ vm_pager_dispose(struct vm_pager *p, uint64_t offset, uint64_t n)
 		p->ops->dispose(p, offset, n);
 }
 
+uint64_t
+vm_pager_limit(struct vm_pager *p)
+{
+	locks_assert_none();
+	return p->ops->limit != NULL ? p->ops->limit(p) : UINT64_MAX;
+}
+
+int
+vm_pager_sync(struct vm_pager *p)
+{
+	locks_assert_none();
+	return p->ops->sync != NULL ? p->ops->sync(p) : 0;
+}
+
 void
 vm_default_pager_set(vm_default_pager_alloc *alloc)
 {
@@ -83,8 +168,11 @@ struct vm_pager *
 vm_default_pager_make(uint64_t npages)
 {
 	vm_default_pager_alloc *alloc = atomic_load(&default_alloc);
+	struct vm_pager *p = alloc != NULL ? alloc(npages) : NULL;
 
-	return alloc != NULL ? alloc(npages) : NULL;
+	if (p != NULL)
+		p->anonymous = true;
+	return p;
 }
 
 bool

@@ -31,6 +31,29 @@ enum vm_pager_result {
 };
 
 struct vm_pager;
+struct vm_pager_io;
+
+/*
+ * A transfer that is under way: n consecutive pages from `offset', all busy and with frames.  Whoever
+ * starts it owns it before and from complete() on, the pager meanwhile.
+ */
+#define VM_PAGER_IO_MAX	64	/* pages: 256 KB */
+
+struct vm_pager_io {
+	struct vm_pager *pager;
+	uint64_t offset;		/* in pages of the pager */
+	uint32_t n;
+	bool put;			/* from the frames to the pager */
+	struct vm_page *m[VM_PAGER_IO_MAX];
+
+	/* The pager's answer, as that of get and put. */
+	enum vm_pager_result result;
+	uint32_t done;
+
+	/* The starter's: called once, with no lock held, on a thread of the pager's. */
+	void (*complete)(struct vm_pager_io *);
+	struct vm_object *object;	/* its paging_in_progress is raised until complete() */
+};
 
 struct vm_pager_ops {
 	const char *name;
@@ -58,6 +81,24 @@ struct vm_pager_ops {
 	 */
 	bool (*move)(struct vm_pager *, uint64_t offset, struct vm_pager *src, uint64_t src_offset);
 	bool queryable;		/* has_page never blocks */
+	/*
+	 * Pages that could not be put keep the object when its last mapping is gone, to be tried again.
+	 * Else they are lost.
+	 */
+	bool keeps;
+	/*
+	 * Begin a transfer and return: complete() is called when it has ended, on any thread, at any
+	 * time, even before this returns.  False: not now, or not at all; nothing has happened, and
+	 * the caller may use get or put.  Null: never.
+	 */
+	bool (*start)(struct vm_pager *, struct vm_pager_io *);
+	/*
+	 * Pages that there are now: from here on they are BAD.  May shrink and grow, and block for a
+	 * moment.  Null: no such thing.
+	 */
+	uint64_t (*limit)(struct vm_pager *);
+	/* Wait until everything that was put survives a crash; 0 or -errno.  Null: put() does that. */
+	int (*sync)(struct vm_pager *);
 };
 
 /*
@@ -68,8 +109,14 @@ struct vm_pager {
 	struct handle handle;
 	const struct vm_pager_ops *ops;	/* constant */
 	uint64_t npages;		/* constant; pages beyond are BAD */
+	bool anonymous;			/* constant; the default pager's */
 	struct vm_object *object;	/* guarded by the object cache's lock; the object
 					   that caches this pager, or null */
+	/* What comes of writes; guarded by the lock of the object whose pager it is. */
+	uint32_t writes;		/* transfers under way */
+	uint32_t refusals;		/* transfers in a row of which it took nothing */
+	uint64_t retry_at;		/* sys_clock(); the pageout daemon leaves it alone before */
+	_Atomic int error;		/* -errno of the last put that failed, where the pager tells */
 };
 
 static inline bool
@@ -82,8 +129,17 @@ enum vm_pager_result vm_pager_get(struct vm_pager *, uint64_t offset, struct vm_
     uint32_t n, uint32_t *done);
 enum vm_pager_result vm_pager_put(struct vm_pager *, uint64_t offset, struct vm_page **m,
     uint32_t n, uint32_t *done);
+/* Transfers: null: no memory.  vm_pager_start() wants all but result and done filled in. */
+struct vm_pager_io *vm_pager_io_alloc(void);
+void vm_pager_io_free(struct vm_pager_io *);
+bool vm_pager_start(struct vm_pager_io *);
+uint32_t vm_pager_transfers(void);	/* started, and complete() has not returned; a moment's truth */
+/* For pagers: the transfer has ended like this. */
+void vm_pager_complete(struct vm_pager_io *, enum vm_pager_result, uint32_t done);
 bool vm_pager_has_page(struct vm_pager *, uint64_t offset);	/* may block, unless queryable */
 void vm_pager_dispose(struct vm_pager *, uint64_t offset, uint64_t n);
+uint64_t vm_pager_limit(struct vm_pager *);
+int vm_pager_sync(struct vm_pager *);
 
 /*
  * The default pager: what anonymous objects get when their pages must leave.
@@ -91,6 +147,8 @@ void vm_pager_dispose(struct vm_pager *, uint64_t offset, uint64_t n);
  * pager for an object of so many pages, or returns null.
  */
 typedef struct vm_pager *vm_default_pager_alloc(uint64_t npages);
+void vm_pager_init(void);
+void vm_pager_fini(void);
 void vm_default_pager_set(vm_default_pager_alloc *);
 struct vm_pager *vm_default_pager_make(uint64_t npages);
 bool vm_default_pager_exists(void);

@@ -83,24 +83,45 @@ mapping_va(const struct vm_mapping *map, vm_pindex_t pindex)
 	return map->start + ((vm_offset_t)(pindex - map->offset) << PAGE_SHIFT);
 }
 
+/* The addresses at which a mapping shows pages [lo, hi); false: none. */
+static bool
+mapping_range(const struct vm_mapping *map, vm_pindex_t lo, vm_pindex_t hi, vm_offset_t *s, vm_offset_t *e)
+{
+	uint64_t first = MAX(lo, map->offset);
+	uint64_t last = MIN((uint64_t)hi, map->offset + (uint64_t)atop(map->end - map->start));
+
+	*s = map->start + ((vm_offset_t)(first - map->offset) << PAGE_SHIFT);
+	*e = map->start + ((vm_offset_t)(last - map->offset) << PAGE_SHIFT);
+	return first < last;
+}
+
 void
 vm_object_protect(struct vm_object *object, vm_pindex_t lo, vm_pindex_t hi, vm_prot_t prot,
     unsigned pmap_flags)
 {
 	struct vm_mapping *map;
+	vm_offset_t s, e;
 
 	KASSERT(kmutex_held(&object->lock));
 	krwlock_read(&vm_rmap_lock);
-	LIST_FOREACH(map, &object->mappings, link) {
-		uint64_t first = MAX(lo, map->offset);
-		uint64_t last = MIN((uint64_t)hi, map->offset + (uint64_t)atop(map->end - map->start));
+	LIST_FOREACH(map, &object->mappings, link)
+		if (mapping_range(map, lo, hi, &s, &e))
+			pmap_protect(map->pmap, s, e, prot, pmap_flags);
+	krwlock_read_unlock(&vm_rmap_lock);
+}
 
-		if (first < last)
-			pmap_protect(map->pmap,
-			    map->start + ((vm_offset_t)(first - map->offset) << PAGE_SHIFT),
-			    map->start + ((vm_offset_t)(last - map->offset) << PAGE_SHIFT),
-			    prot, pmap_flags);
-	}
+void
+vm_object_forget(struct vm_object *object, vm_pindex_t lo, vm_pindex_t hi)
+{
+	struct vm_mapping *map;
+	vm_offset_t s, e;
+
+	KASSERT(kmutex_held(&object->lock));
+	KASSERT(object->wired_pages == 0);
+	krwlock_read(&vm_rmap_lock);
+	LIST_FOREACH(map, &object->mappings, link)
+		if (mapping_range(map, lo, hi, &s, &e))
+			pmap_remove(map->pmap, s, e);
 	krwlock_read_unlock(&vm_rmap_lock);
 }
 

@@ -95,10 +95,22 @@ struct vmf_config {
 	uint32_t mappings;	/* kernel mappings used at most (vm.max_map_count is the
 				   process's limit); 0: most of what is left of the limit */
 	uint32_t flags;		/* VMF_CONFIG_* */
+
+	/* since 0.2 */
+	const char *swap_file;	/* where anonymous memory goes when frames are short: a file or
+				   block device, whose contents are lost, or a directory, for a
+				   file there that has no name; null: one in $TMPDIR, or /var/tmp */
+	uint64_t swap_size;	/* bytes of it at most; 0: the size of the file or device that is
+				   given, and if none is, no swap */
+	uint64_t compress_size;	/* bytes of memory, beside the budget, for compressed pages, in front
+				   of swap or instead of it; 0: none; 1 MB at least */
 };
 
-#define VMF_CONFIG_INIT		{ sizeof(struct vmf_config), 0, 0, 0, 0 }
+#define VMF_CONFIG_INIT		{ sizeof(struct vmf_config), 0, 0, 0, 0, 0, 0, 0 }
 #define VMF_CONFIG_QUIET	1u	/* no messages on standard error */
+#define VMF_CONFIG_IO_URING	2u	/* io_uring, or vmf_init() fails; else it is used if it can be */
+#define VMF_CONFIG_IO_SYSCALLS	4u	/* no io_uring: threads with preadv() and pwritev() */
+#define VMF_CONFIG_SWAP_DIRECT	8u	/* swap with O_DIRECT, past the kernel's page cache */
 
 /*
  * Start the library: reserve address space, make the frame pool and take
@@ -107,9 +119,14 @@ struct vmf_config {
  *
  * -EALREADY	it is running
  * -EINVAL	config->size is unknown, a flag is unknown, memory is less than
- *		64 pages, or mappings is less than 64
+ *		64 pages, or mappings is less than 64; both VMF_CONFIG_IO_* are set; there is less than 64
+ *		pages of swap, or less than 1 MB for compressed pages; swap_file is neither a file, nor a
+ *		block device, nor a directory
  * -ENOMEM	the address space or the frame pool was refused
  * -EMFILE	no descriptor left (also -ENFILE)
+ * -EPERM	swap_file can be read by others than its owner
+ * -EBUSY	swap_file is in use
+ * and what open() says of swap_file, and io_uring_setup() with VMF_CONFIG_IO_URING
  */
 VMF_API int vmf_init(const struct vmf_config *config);
 
@@ -122,6 +139,19 @@ VMF_API int vmf_init(const struct vmf_config *config);
  * -EDEADLK	called from a pager's callback
  */
 VMF_API int vmf_fini(void);
+
+/*
+ * Change the budget, as vmf_config.memory sets it, while the library runs.  A larger one holds at
+ * once.  For a smaller one the pages that are too many are paged out first, which takes as long as their
+ * pagers take; meanwhile nobody gets a new frame.  If it cannot be reached, because too much is wired,
+ * or swap is full, or pagers fail, the budget stays what it was; what was paged out stays
+ * paged out.
+ *
+ * -EINVAL	bytes is less than 64 pages, and not 0
+ * -ENOMEM	so little memory cannot be reached; the budget is what it was
+ * -EDEADLK	called from a pager's callback
+ */
+VMF_API int vmf_set_memory(uint64_t bytes);
 
 /* "0.1.0", the version of the library that runs.  Never fails. */
 VMF_API const char *vmf_version(void);
@@ -190,6 +220,49 @@ VMF_API int vmf_allocate(vmf_task_t task, void **addr, size_t size, unsigned fla
 VMF_API int vmf_map(vmf_task_t task, void **addr, size_t size, unsigned flags,
     vmf_pager_t pager, uint64_t offset, int prot);
 
+#define VMF_MAP_DIRECT	8u	/* past the kernel's page cache (O_DIRECT) */
+#define VMF_FILE_MAX	(((uint64_t)UINT32_MAX - 1) * VMF_PAGE_SIZE)	/* 16 TiB, nearly */
+
+/*
+ * Map [offset, offset + size) of the regular file that fd is open on; fd may be closed afterwards.
+ * Exactly one of VMF_MAP_SHARED and VMF_MAP_PRIVATE.  All shared mappings of a file, whatever
+ * descriptors they were made with, are the same memory.  The range may reach past the end of the file:
+ * there a touch raises SIGBUS/BUS_ADRERR, until the file has grown; the rest of its last page reads as
+ * zeros, and is never written to the file.  A file that is cut short under a mapping makes the
+ * same of its pages, as soon as the library notices: at the next fault there, or at vmf_sync().  What
+ * others write() to the file is seen in pages that are not in memory; VMF_ADVICE_DONTNEED drops those that are.
+ *
+ * Writes to a shared mapping reach the file by vmf_sync(), when memory is short, or when the last
+ * mapping goes.  Pages that cannot be written then stay in memory, until they can be, until the file
+ * is mapped again, or until vmf_fini(), which tries once more.
+ *
+ * VMF_MAP_DIRECT: pages of this file are read and written with O_DIRECT from now on.  prot is the
+ * protection; a shared mapping may be made writable later if fd is open for writing.
+ *
+ * As vmf_allocate(), and
+ * -EBADF	no such task; or fd is not open
+ * -EACCES	no regular file, or not open for reading; or VMF_MAP_SHARED and VMF_PROT_WRITE, and not
+ *		open for both
+ * -EINVAL	also: VMF_MAP_DIRECT, and the file system cannot
+ * -EOVERFLOW	offset + size is more than VMF_FILE_MAX
+ * -EMFILE	no descriptor left for the library's own (also -ENFILE)
+ */
+VMF_API int vmf_map_file(vmf_task_t task, void **addr, size_t size, unsigned flags, int fd,
+    uint64_t offset, int prot);
+
+#define VMF_SYNC_ASYNC	1u	/* do not wait for the disk */
+
+/*
+ * Write what was modified in shared mappings of files and users' pagers in the range.  When it returns
+ * 0, every byte of the range that was written before the call is on disk (fdatasync(2)); with
+ * VMF_SYNC_ASYNC it is with the kernel: it survives this process, not the machine.  Anonymous and
+ * private memory in the range is passed over.
+ *
+ * -EIO, -ENOSPC, -EDQUOT ...	a page could not be written, or not made safe.  It stays in memory,
+ *		modified, and will be tried again; all others were written.
+ */
+VMF_API int vmf_sync(void *addr, size_t size, unsigned flags);
+
 /*
  * Remove what is mapped in the range; its addresses may be given out again.
  * Holes in it are allowed, and so is wired memory.  Snapshots of it stay as they are.
@@ -222,10 +295,29 @@ VMF_API int vmf_inherit(void *addr, size_t size, enum vmf_inherit inheritance);
 enum vmf_advice {
 	VMF_ADVICE_NORMAL = 0,		/* adapt to what is seen */
 	VMF_ADVICE_RANDOM = 1,		/* no neighbours: fault single pages */
-	VMF_ADVICE_SEQUENTIAL = 2	/* large clusters at once */
+	VMF_ADVICE_SEQUENTIAL = 2,	/* large clusters at once; what was passed is dropped first */
+	/* These are done at once, and not kept: */
+	VMF_ADVICE_WILLNEED = 3,	/* begin to read what is not in memory */
+	VMF_ADVICE_DONTNEED = 4,
+	VMF_ADVICE_FREE = 5,
+	VMF_ADVICE_COLD = 6		/* if pages must leave, these first */
 };
 
-/* Say how the range will be touched.  Advice changes speed, never contents. */
+/*
+ * Say how the range will be touched.  Advice changes speed, never contents, but for two:
+ *
+ * VMF_ADVICE_DONTNEED	Private memory is new again: anonymous memory reads as zeros, a private
+ *			mapping of a file or pager shows what that holds now.  Of shared memory pages that are
+ *			not modified leave, and are read again when they are touched; nothing is lost.
+ * VMF_ADVICE_FREE	Each page of private anonymous memory may, at any time until it is
+ *			next written, become zeros; until then it has its contents.  Never does an
+ *			older content show.  Elsewhere nothing happens.
+ *
+ * Copies and snapshots of the memory keep what they have.
+ *
+ * -EBUSY	VMF_ADVICE_DONTNEED: a page of the range is wired, or held by vmf_fault_in()
+ * -ENOMEM	VMF_ADVICE_DONTNEED: also when a part of the range is done
+ */
 VMF_API int vmf_advise(void *addr, size_t size, enum vmf_advice advice);
 
 /*
@@ -375,6 +467,29 @@ struct vmf_stats {
 	uint64_t entries;		/* map entries */
 	uint64_t snapshots;		/* snapshots alive */
 	uint64_t metadata;		/* bytes of memory for the library's own structures */
+
+	/* since 0.2 */
+	uint64_t swap_size;		/* gauge: pages that swap has room for */
+	uint64_t swap_used;		/* gauge: pages of it in use */
+	uint64_t swap_errors;		/* writes to swap that failed; what they were to write stayed in
+					   memory, and is tried again elsewhere */
+	uint64_t io_uring;		/* 1: pagers use io_uring; 0: system calls */
+	uint64_t v_dfree;		/* pages freed by the pageout daemon */
+	uint64_t v_refused;		/* pages that a pager did not take: they stayed, modified */
+	uint64_t v_pdwakeups;		/* times that the pageout daemon was woken */
+	uint64_t v_laundry_count;	/* gauge: pages that are being written */
+	uint64_t v_readahead;		/* pages whose reading was started ahead of a reader */
+	uint64_t v_readahead_hits;	/* ... that a reader wanted afterwards */
+	uint64_t v_write_behind;	/* pages whose writing was started behind a sequential writer */
+	uint64_t v_drop_behind;		/* pages dropped behind a sequential reader */
+	uint64_t v_incompressible;	/* counter: pages that did not compress, and went on to swap */
+	uint64_t v_compress_evicted;	/* counter: compressed pages that went on to swap for want of room */
+	uint64_t v_compress_errors;	/* counter: compressed pages that were found damaged */
+	uint64_t compress_pages;	/* gauge: compressed pages */
+	uint64_t compress_same;		/* gauge: pages of equal words, which take no memory */
+	uint64_t compress_used;		/* gauge: bytes of the compressed pages */
+	uint64_t compress_resident;	/* gauge: bytes of memory taken for them */
+	uint64_t compress_limit;	/* bytes that may be taken; 0: no compression */
 };
 
 /* -EINVAL	stats->size is not that of a known version */

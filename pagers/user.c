@@ -11,6 +11,11 @@
  *	   |          +--> abandoned		the deadline passed: the worker frees it when the callback
  *	   +--> (taken off by the deadline)	returns, and what it returned is thrown away
  *
+ * A transfer that was started (struct vm_pager_io) is a request that nobody waits for: the worker
+ * completes it.  Its deadline is kept by whichever worker is idle; there always is one, as a worker that takes
+ * the last idle place starts another, until there are WORKERS_MAX, all of them in callbacks: then it
+ * ends with the first of these.
+ *
  * The buffer belongs to the request, never is it the frame itself: a callback that is late
  * writes to memory that nobody looks at, and none sees what a frame held before.
  *
@@ -51,6 +56,10 @@ struct request {
 	size_t len;
 	char *buf;			/* len bytes, or null */
 	int64_t result;
+	/* Null, or the transfer that this is: */
+	struct vm_pager_io *io;		/* null from its completion on */
+	uint64_t end;			/* its deadline */
+	TAILQ_ENTRY(request) flight;	/* in up.flying, until its completion */
 };
 
 struct user_pager {
@@ -64,6 +73,7 @@ struct user_pager {
 static struct {
 	struct kmutex lock;		/* RANK_USER_PAGER; guards all below, and requests' state */
 	TAILQ_HEAD(, request) queue;
+	TAILQ_HEAD(, request) flying;	/* transfers; QUEUED or RUNNING */
 	struct slab requests, pagers;
 	pthread_t worker[WORKERS_MAX];
 	uint32_t nworkers, idle;
@@ -122,6 +132,125 @@ call(struct request *r)
 	return -EINVAL;
 }
 
+/* The pages of a request that is to be put, or was got, and its buffer. */
+static void
+copy_out(struct request *r, struct vm_page **m, uint32_t n)
+{
+	for (uint32_t i = 0; i < n; i++) {
+		void *w = window_map(WINDOW_SOURCE, m[i]->pfn, 1);
+
+		memcpy(r->buf + ((size_t)i << PAGE_SHIFT), w, PAGE_SIZE);
+		window_unmap(w);
+	}
+}
+
+static void
+copy_in(struct request *r, struct vm_page **m, uint32_t n)
+{
+	size_t got = (size_t)r->result;
+
+	memset(r->buf + got, 0, round_page(got) - got);
+	for (uint32_t i = 0; i < n; i++) {
+		void *w = window_map(WINDOW_TARGET, m[i]->pfn, 1);
+
+		memcpy(w, r->buf + ((size_t)i << PAGE_SHIFT), PAGE_SIZE);
+		window_unmap(w);
+	}
+}
+
+/* What a callback's answer means; after a get that was answered the frames m hold it. */
+static enum vm_pager_result
+result_of(struct request *r, struct vm_page **m, uint32_t *done)
+{
+	*done = 0;
+	if (r->result == -ENXIO)
+		return VM_PAGER_BAD;
+	if (r->result < 0)
+		return r->result == -EAGAIN ? VM_PAGER_AGAIN : VM_PAGER_ERROR;
+	if ((uint64_t)r->result > r->len)
+		return VM_PAGER_ERROR;
+	if (r->op == OP_PUT) {
+		*done = (uint32_t)((uint64_t)r->result >> PAGE_SHIFT);
+		return *done != 0 ? VM_PAGER_OK : VM_PAGER_AGAIN;
+	}
+	if (r->result == VMF_PAGER_HOLE)
+		return VM_PAGER_FAIL;
+	*done = (uint32_t)(round_page((size_t)r->result) >> PAGE_SHIFT);
+	copy_in(r, m, *done);
+	return VM_PAGER_OK;
+}
+
+/* => lock held, dropped meanwhile */
+static void
+complete(struct vm_pager_io *io, struct request *r)
+{
+	enum vm_pager_result result = VM_PAGER_ERROR;
+	uint32_t done = 0;
+
+	kmutex_unlock(&up.lock);
+	if (r->state == DONE)
+		result = result_of(r, io->m, &done);
+	if (r->state != ABANDONED)
+		request_free(r);
+	vm_pager_complete(io, result, done);
+	kmutex_lock(&up.lock);
+}
+
+/*
+ * End the transfers whose time is up.  => lock held, dropped meanwhile
+ * => when the next one's will be, in nanoseconds from now
+ */
+static int64_t
+expire(void)
+{
+	struct request *r, *due;
+	uint64_t now, next;
+
+	do {
+		now = sys_clock();
+		next = UINT64_MAX;
+		due = NULL;
+		TAILQ_FOREACH(r, &up.flying, flight) {
+			if (r->end <= now)
+				due = r;
+			next = MIN(next, r->end);
+		}
+		if (due != NULL) {
+			struct vm_pager_io *io = due->io;
+
+			TAILQ_REMOVE(&up.flying, due, flight);
+			due->io = NULL;
+			if (due->state == QUEUED)
+				TAILQ_REMOVE(&up.queue, due, link);
+			else
+				due->state = ABANDONED;
+			complete(io, due);
+		}
+	} while (due != NULL);
+	return next == UINT64_MAX ? EVENT_FOREVER : (int64_t)(next - now);
+}
+
+/* The callback has returned.  => lock held, dropped meanwhile */
+static void
+finish(struct request *r)
+{
+	struct vm_pager_io *io = r->io;
+
+	if (r->state == ABANDONED) {
+		kmutex_unlock(&up.lock);
+		request_free(r);
+		kmutex_lock(&up.lock);
+		return;
+	}
+	r->state = DONE;
+	if (io == NULL) {
+		event_wake(r);
+		return;
+	}
+	TAILQ_REMOVE(&up.flying, r, flight);
+	complete(io, r);
+}
+
 static void *
 work(void *arg)
 {
@@ -132,13 +261,13 @@ work(void *arg)
 		struct request *r = TAILQ_FIRST(&up.queue);
 
 		if (r == NULL) {
-			uint32_t ticket;
+			uint32_t ticket = event_prepare(&up.queue);
+			int64_t timeout = expire();
 
-			if (up.stop)
+			if (up.stop && TAILQ_EMPTY(&up.queue))
 				break;
-			ticket = event_prepare(&up.queue);
 			kmutex_unlock(&up.lock);
-			(void)event_wait(&up.queue, ticket, EVENT_FOREVER);
+			(void)event_wait(&up.queue, ticket, timeout);
 			kmutex_lock(&up.lock);
 			continue;
 		}
@@ -156,18 +285,8 @@ work(void *arg)
 			slab_free(&up.pagers, r->pager);	/* and r with it */
 			kmutex_lock(&up.lock);
 		} else {
-			bool abandoned;
-
 			kmutex_lock(&up.lock);
-			abandoned = r->state == ABANDONED;
-			r->state = DONE;
-			if (abandoned) {
-				kmutex_unlock(&up.lock);
-				request_free(r);
-				kmutex_lock(&up.lock);
-			} else {
-				event_wake(r);
-			}
+			finish(r);
 		}
 		up.idle++;
 	}
@@ -229,70 +348,55 @@ request_run(struct request *r)
 }
 
 static enum vm_pager_result
-result_of(int64_t error)
+user_run(struct vm_pager *pager, enum op op, uint64_t offset, struct vm_page **m, uint32_t n,
+    uint32_t *done)
 {
-	if (error == -ENXIO)
-		return VM_PAGER_BAD;
-	return error == -EAGAIN ? VM_PAGER_AGAIN : VM_PAGER_ERROR;
+	struct user_pager *p = container_of(pager, struct user_pager, pager);
+	struct request *r = request_make(p, op, offset << PAGE_SHIFT, (size_t)n << PAGE_SHIFT);
+	enum vm_pager_result result;
+
+	if (r == NULL)
+		return VM_PAGER_AGAIN;
+	if (op == OP_PUT)
+		copy_out(r, m, n);
+	if (!request_run(r))
+		return VM_PAGER_ERROR;
+	result = result_of(r, m, done);
+	request_free(r);
+	return result;
 }
 
 static enum vm_pager_result
 user_get(struct vm_pager *pager, uint64_t offset, struct vm_page **m, uint32_t n, uint32_t *done)
 {
-	struct user_pager *p = container_of(pager, struct user_pager, pager);
-	struct request *r = request_make(p, OP_GET, offset << PAGE_SHIFT, (size_t)n << PAGE_SHIFT);
-	enum vm_pager_result result = VM_PAGER_OK;
-	size_t got;
-
-	if (r == NULL)
-		return VM_PAGER_AGAIN;
-	if (!request_run(r))
-		return VM_PAGER_ERROR;
-	if (r->result < 0)
-		result = result_of(r->result);
-	else if (r->result == VMF_PAGER_HOLE)
-		result = VM_PAGER_FAIL;
-	else if ((uint64_t)r->result > r->len)
-		result = VM_PAGER_ERROR;
-	if (result == VM_PAGER_OK) {
-		got = (size_t)r->result;
-		*done = (uint32_t)(round_page(got) >> PAGE_SHIFT);
-		memset(r->buf + got, 0, round_page(got) - got);
-		for (uint32_t i = 0; i < *done; i++) {
-			void *w = window_map(WINDOW_TARGET, m[i]->pfn, 1);
-
-			memcpy(w, r->buf + ((size_t)i << PAGE_SHIFT), PAGE_SIZE);
-			window_unmap(w);
-		}
-	}
-	request_free(r);
-	return result;
+	return user_run(pager, OP_GET, offset, m, n, done);
 }
 
 static enum vm_pager_result
 user_put(struct vm_pager *pager, uint64_t offset, struct vm_page **m, uint32_t n, uint32_t *done)
 {
+	return user_run(pager, OP_PUT, offset, m, n, done);
+}
+
+static bool
+user_start(struct vm_pager *pager, struct vm_pager_io *io)
+{
 	struct user_pager *p = container_of(pager, struct user_pager, pager);
-	struct request *r = request_make(p, OP_PUT, offset << PAGE_SHIFT, (size_t)n << PAGE_SHIFT);
-	enum vm_pager_result result;
+	struct request *r = request_make(p, io->put ? OP_PUT : OP_GET, io->offset << PAGE_SHIFT,
+	    (size_t)io->n << PAGE_SHIFT);
 
 	if (r == NULL)
-		return VM_PAGER_AGAIN;
-	for (uint32_t i = 0; i < n; i++) {
-		void *w = window_map(WINDOW_SOURCE, m[i]->pfn, 1);
-
-		memcpy(r->buf + ((size_t)i << PAGE_SHIFT), w, PAGE_SIZE);
-		window_unmap(w);
-	}
-	if (!request_run(r))
-		return VM_PAGER_ERROR;
-	if (r->result < 0 || (uint64_t)r->result > r->len)
-		result = r->result < 0 ? result_of(r->result) : VM_PAGER_ERROR;
-	else
-		result = (*done = (uint32_t)((uint64_t)r->result >> PAGE_SHIFT)) != 0 ?
-		    VM_PAGER_OK : VM_PAGER_AGAIN;
-	request_free(r);
-	return result;
+		return false;
+	if (io->put)
+		copy_out(r, io->m, io->n);
+	r->io = io;
+	r->end = sys_clock() + (uint64_t)p->deadline;
+	kmutex_lock(&up.lock);
+	TAILQ_INSERT_TAIL(&up.flying, r, flight);
+	TAILQ_INSERT_TAIL(&up.queue, r, link);
+	event_wake(&up.queue);
+	kmutex_unlock(&up.lock);
+	return true;
 }
 
 static bool
@@ -329,12 +433,14 @@ static const struct vm_pager_ops user_ops = {
 	.get = user_get,
 	.put = user_put,
 	.has_page = user_has_page,
+	.start = user_start,
 };
 
 static const struct vm_pager_ops user_readonly_ops = {
 	.name = "user, read-only",
 	.get = user_get,
 	.has_page = user_has_page,
+	.start = user_start,
 };
 
 int
@@ -376,6 +482,7 @@ user_pager_init(void)
 {
 	kmutex_init(&up.lock, RANK_USER_PAGER);
 	TAILQ_INIT(&up.queue);
+	TAILQ_INIT(&up.flying);
 	slab_init(&up.requests, "request", sizeof(struct request), 8);
 	slab_init(&up.pagers, "user_pager", sizeof(struct user_pager), 8);
 	up.nworkers = up.idle = 0;

@@ -3,7 +3,8 @@
 #
 # install.sh BUILD-DIR PREFIX: what `meson install` leaves is all that a
 # program needs.  A client that knows only pkg-config is built and run against
-# the installed tree, with the shared library and with the static one.
+# the installed tree, with the shared library and with the static one.  The libraries that we need
+# ourselves may lie where no linker looks: DEPS_LIBDIR.
 
 set -u
 build=$1 prefix=$2
@@ -27,7 +28,7 @@ meson install -C "$build" --no-rebuild --destdir "$work/root" >"$work/log" 2>&1 
 
 pc=$(find "$work/root" -name vmfault.pc)
 [ -n "$pc" ] || fail "no vmfault.pc"
-export PKG_CONFIG_PATH=${pc%/*}
+export PKG_CONFIG_PATH=${pc%/*}:${DEPS_PKG_CONFIG_PATH:-}
 pkg_config()
 {
 	pkg-config --define-variable=prefix="$work/root$prefix" "$@" vmfault
@@ -78,15 +79,15 @@ client()
 	local name=$1 version
 	shift
 	$CC -Wall -Wextra -Werror -o "$work/$name" "$work/client.c" "$@" || fail "$name: does not build"
-	version=$(LD_LIBRARY_PATH=$libdir "$work/$name") || fail "$name: exit status $?"
+	version=$(LD_LIBRARY_PATH=$libdir:$DEPS_LIBDIR "$work/$name") || fail "$name: exit status $?"
 	[ "$version" = "$(pkg_config --modversion)" ] || fail "$name: says it is version $version"
 	echo "install: $name client: ok"
 }
 
 # shellcheck disable=SC2046 # the flags are words
 {
-	client shared $(pkg_config --cflags --libs)
-	client static $(pkg_config --cflags) "$libdir/libvmfault.a" \
+	client shared $(pkg_config --cflags --libs) -Wl,-rpath-link,"$DEPS_LIBDIR"
+	client static $(pkg_config --cflags) "$libdir/libvmfault.a" -L"$DEPS_LIBDIR" \
 	    $(pkg_config --static --libs | sed 's/-lvmfault//')
 }
 readelf -d "$work/shared" | grep -q 'NEEDED.*libvmfault.so.0' || fail "the shared client is not"

@@ -6,7 +6,8 @@
  *
  * The loop draws an operation by weight.  When the model holds more pages than
  * it may (--memory, by half, so that no refusal is ever right), what would take
- * more is turned into something that gives back.  At the end everything is
+ * more is turned into something that gives back.  With --swap it may hold half of that, and
+ * pages come and go all the time.  At the end everything is
  * released, and then the library must have nothing left.
  */
 
@@ -17,9 +18,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "model.h"
 #include "pmap.h"
+#include "testpager.h"
 #include "vm_init.h"
 
 struct task tasks[NTASKS];
@@ -32,7 +35,7 @@ size_t max_pages = 24, live;
 static uint64_t rng;
 static size_t live_max = 16384;
 static unsigned full_every = 500, audit_every = 1;
-static bool verbose;
+static bool verbose, swapping, pageout;
 
 void
 fail(const char *fmt, ...)
@@ -209,6 +212,15 @@ result(const char *what, int got, errs_t errs)
 	return got == 0;
 }
 
+bool
+patient(unsigned tries)
+{
+	if (!swapping || tries == 1000)
+		return false;
+	usleep(1000);
+	return true;
+}
+
 errs_t
 place(struct span *sp, size_t n, unsigned *flags, void **addr)
 {
@@ -357,8 +369,11 @@ step(void)
 		(one_in(2) ? op_release : op_unmap)();
 	else
 		table[k].fn();
-	if (audit_every != 0 && op % audit_every == 0)
+	if (audit_every != 0 && op % audit_every == 0) {
+		if (swapping)
+			daemon_rest();
 		audit();
+	}
 	verify_sample();
 	if (op % full_every == full_every - 1)
 		verify_all();
@@ -393,28 +408,36 @@ finish(void)
 	}
 	for (struct pager *p = pagers; p < pagers + NPAGERS; p++)
 		pager_wait_gone(p);
+	if (swapping)
+		daemon_rest();
 	audit();
 	expect(vmf_statistics(&stats), 0);
-	if (live != 0 || stats.entries != 0 || stats.objects != 0 || stats.snapshots != 0 ||
+	if (swapping && stats.v_swpin == 0)
+		fail("nothing was ever paged in");
+	if (live != 0 || stats.swap_used != 0 || stats.entries != 0 || stats.objects != 0 || stats.snapshots != 0 ||
 	    stats.v_free_count != stats.v_page_count)
 		fail("left at the end: %zu pages of the model; %" PRIu64 " entries, %" PRIu64
-		    " objects, %" PRIu64 " snapshots, %" PRIu64 " frames", live, stats.entries,
-		    stats.objects, stats.snapshots, stats.v_page_count - stats.v_free_count);
+		    " objects, %" PRIu64 " snapshots, %" PRIu64 " frames, %" PRIu64 " slots", live, stats.entries,
+		    stats.objects, stats.snapshots, stats.v_page_count - stats.v_free_count,
+		    stats.swap_used);
 }
 
 static void __attribute__((__noreturn__))
 usage(int code)
 {
 	printf("usage: model [--ops n] [--seed n] [--pages n] [--memory bytes] [--mappings n]\n"
-	    "             [--mmap] [--full n] [--audit n] [--verbose]\n"
+	    "             [--swap bytes] [--syscalls] [--pageout] [--mmap] [--full n] [--audit n] [--verbose]\n"
 	    "  --ops       operations to do (20000)\n"
 	    "  --seed      where all choices come from (1)\n"
 	    "  --pages     largest range, in pages (24)\n"
 	    "  --memory    budget of page frames, in bytes (what the machine has)\n"
+	    "  --swap      size of the swap file, in bytes (none)\n"
+	    "  --syscalls  no io_uring\n"
 	    "  --mappings  budget of kernel mappings (most of the limit)\n"
 	    "  --mmap      the pmap strategy of that name, not the one that is shipped\n"
 	    "  --full      compare everything each n operations (500)\n"
 	    "  --audit     walk the library's state each n operations (1; 0: at the end only)\n"
+	    "  --pageout   hold twice the memory, by a default pager that is asynchronous and fails at times\n"
 	    "  --verbose   print each operation\n");
 	exit(code);
 }
@@ -428,9 +451,12 @@ main(int argc, char **argv)
 		{ "pages", required_argument, NULL, 'p' },
 		{ "memory", required_argument, NULL, 'm' },
 		{ "mappings", required_argument, NULL, 'k' },
+		{ "swap", required_argument, NULL, 'S' },
+		{ "syscalls", no_argument, NULL, 'i' },
 		{ "mmap", no_argument, NULL, 'M' },
 		{ "full", required_argument, NULL, 'f' },
 		{ "audit", required_argument, NULL, 'a' },
+		{ "pageout", no_argument, NULL, 'O' },
 		{ "verbose", no_argument, NULL, 'v' },
 		{ "help", no_argument, NULL, 'h' },
 		{ NULL, 0, NULL, 0 },
@@ -447,9 +473,12 @@ main(int argc, char **argv)
 		case 'p': max_pages = (size_t)n; break;
 		case 'm': config.memory = n; break;
 		case 'k': config.mappings = (uint32_t)n; break;
+		case 'S': config.swap_size = n; break;
+		case 'i': config.flags |= VMF_CONFIG_IO_SYSCALLS; break;
 		case 'M': vm_init_pmap_ops = &pmap_mmap_ops; break;
 		case 'f': full_every = (unsigned)n; break;
 		case 'a': audit_every = (unsigned)n; break;
+		case 'O': pageout = true; break;
 		case 'v': verbose = true; break;
 		case 'h': usage(0);
 		default: usage(2);
@@ -457,12 +486,20 @@ main(int argc, char **argv)
 	}
 	if (optind != argc || max_pages < 4 || max_pages > 1024 || full_every == 0)
 		usage(2);
+	swapping = config.swap_size != 0 || pageout;
 	if (config.memory != 0)
-		live_max = (size_t)(config.memory / PG / 2);
+		live_max = (size_t)((config.swap_size != 0 ? config.swap_size :
+		    config.memory * (pageout ? 4 : 1)) / PG / 2);
 	rng = mix(seed, 0);
 	on_die = say_where;
 	config.address_space = 16 * max_pages * PG;
 	expect(vmf_init(&config), 0);
+	if (pageout) {
+		testpager_reset();
+		testpager_default();
+		testpager.async = true;
+		testpager.put_fails_one_in = 16;
+	}
 	touch_install();
 	memory_setup();
 	model_task_add(VMF_TASK_DEFAULT, &tasks[0]);

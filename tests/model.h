@@ -130,6 +130,18 @@ bool pick(struct span *, int prot, size_t max);
 /* Sets of allowed errors: bit e stands for -e. */
 typedef uint64_t errs_t;
 #define E(e)	((errs_t)1 << (e))
+
+/*
+ * With swap the frames may be used up for a moment, and a call that must copy wired pages at once does not
+ * wait for more than the daemon keeps free.  Nothing has changed then: it is made again.
+ */
+#define PATIENTLY(call)	__extension__ ({						\
+	int got_;									\
+	for (unsigned n_ = 0; ((got_ = (call)) == -ENOMEM || got_ == -EAGAIN) && patient(n_); n_++)	\
+		;									\
+	got_;										\
+})
+bool patient(unsigned tries);
 errs_t errs_of(const struct span *, int prot);
 /* The result is 0 if no error is allowed, else one of those; true: it was 0. */
 bool result(const char *what, int got, errs_t errs);

@@ -190,7 +190,7 @@ op_copy(void)
 	}
 	say("copy task %d [%zu +%zu] to task %d [%zu]", TASK_NO(&src), src.i, src.n, TASK_NO(&dst),
 	    dst.i);
-	if (!result("copy", vmf_copy(dst.addr, src.addr, src.n * PG), errs))
+	if (!result("copy", PATIENTLY(vmf_copy(dst.addr, src.addr, src.n * PG)), errs))
 		return;
 	for (size_t i = 0; i < src.n; i++)
 		memcpy(dst.t->s[dst.i + i].cell->b, src.t->s[src.i + i].cell->b, PG);
@@ -244,7 +244,7 @@ op_task(void)
 		model_task_add(h, t);
 	} else {
 		say("fork task %d from task %d", (int)(t - tasks), (int)(from - tasks));
-		expect(vmf_task_fork(from->h, &h), 0);
+		expect(PATIENTLY(vmf_task_fork(from->h, &h)), 0);
 		model_task_add(h, t);
 		if (t->n != from->n)
 			fail("a forked task has %zu pages, its parent %zu", t->n, from->n);
@@ -283,7 +283,7 @@ op_wire(void)
 			errs |= unwire ? E(EINVAL) : E(EACCES);
 	}
 	say("%swire task %d [%zu +%zu]", unwire ? "un" : "", TASK_NO(&sp), sp.i, sp.n);
-	if (!result("wire", (unwire ? vmf_unwire : vmf_wire)(sp.addr, sp.n * PG), errs))
+	if (!result("wire", PATIENTLY((unwire ? vmf_unwire : vmf_wire)(sp.addr, sp.n * PG)), errs))
 		return;
 	for EACH(s, &sp)
 		s->wired = (uint8_t)(unwire ? s->wired - 1 : s->wired + 1);
@@ -327,7 +327,7 @@ op_hold(void)
 	say("hold %d: task %d [%zu +%zu] +%zu %zu bytes for %d", (int)(h - holds), TASK_NO(&sp),
 	    sp.i,
 	    sp.n, at, h->size, prot);
-	if (!result("fault_in", vmf_fault_in(h->addr, h->size, prot), errs_of(&sp, prot))) {
+	if (!result("fault_in", PATIENTLY(vmf_fault_in(h->addr, h->size, prot)), errs_of(&sp, prot))) {
 		if (!any_held(&sp))
 			expect(vmf_fault_release(h->addr, h->size) < 0, 1);
 		h->addr = NULL;

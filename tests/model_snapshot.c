@@ -55,7 +55,7 @@ op_snapshot(void)
 		say("snapshot %d: task %d [%zu +%zu]", (int)(sn - snaps), TASK_NO(&sp[i]), sp[i].i,
 		    sp[i].n);
 	}
-	if (!result("snapshot", vmf_snapshot_create(r, n, &h), errs))
+	if (!result("snapshot", PATIENTLY(vmf_snapshot_create(r, n, &h)), errs))
 		return;
 	*sn = (struct snap){ .h = h, .n = n };
 	for (size_t i = 0; i < n; i++) {
@@ -162,7 +162,7 @@ op_rollback(void)
 	if (!same)
 		return;
 	say("rollback to snapshot %d", (int)(sn - snaps));
-	if (!result("rollback", vmf_snapshot_rollback(sn->h), errs))
+	if (!result("rollback", PATIENTLY(vmf_snapshot_rollback(sn->h)), errs))
 		return;
 	for (size_t i = 0; i < sn->n; i++) {
 		for (size_t k = 0; k < sn->r[i].n; k++)

@@ -57,6 +57,7 @@
 
 #include "pmap.h"
 #include "support.h"
+#include "testpager.h"
 #include "vm_init.h"
 
 enum { NBANKS = 2, ACCOUNTS = 192, WRITERS_MAX = 32, PARTS = 3, KEEP = 6 };
@@ -596,12 +597,13 @@ static void __attribute__((__noreturn__))
 usage(int code)
 {
 	printf("usage: stress [--threads n] [--seconds n] [--seed n] [--mappings n]\n"
-	    "              [--memory bytes] [--mmap]\n"
+	    "              [--memory bytes] [--pageout] [--mmap]\n"
 	    "  --threads   writers (4); some ten other threads run beside them\n"
 	    "  --seconds   how long (5)\n"
 	    "  --seed      of what the threads choose (1); the schedule does not replay\n"
 	    "  --mappings  budget of kernel mappings (most of the limit)\n"
 	    "  --memory    budget of page frames, in bytes (what the machine has)\n"
+	    "  --pageout   a default pager that is asynchronous and fails at times\n"
 	    "  --mmap      the pmap strategy of that name, not the one that is shipped\n");
 	exit(code);
 }
@@ -616,6 +618,7 @@ main(int argc, char **argv)
 		{ "mappings", required_argument, NULL, 'k' },
 		{ "memory", required_argument, NULL, 'm' },
 		{ "mmap", no_argument, NULL, 'M' },
+		{ "pageout", no_argument, NULL, 'o' },
 		{ "help", no_argument, NULL, 'h' },
 		{ NULL, 0, NULL, 0 },
 	};
@@ -624,6 +627,7 @@ main(int argc, char **argv)
 	};
 	pthread_t threads[WRITERS_MAX + nitems(services)];
 	struct vmf_stats stats = { .size = sizeof(stats) };
+	bool pageout = false;
 	uint64_t memory = 0;
 	uint32_t mappings = 0;
 	unsigned n = 0;
@@ -637,6 +641,7 @@ main(int argc, char **argv)
 		case 'k': mappings = (uint32_t)atoi(optarg); break;
 		case 'm': memory = strtoull(optarg, NULL, 0); break;
 		case 'M': vm_init_pmap_ops = &pmap_mmap_ops; break;
+		case 'o': pageout = true; break;
 		case 'h': usage(0);
 		default: usage(2);
 		}
@@ -644,6 +649,12 @@ main(int argc, char **argv)
 	if (optind != argc || nwriters < 1 || nwriters > WRITERS_MAX)
 		usage(2);
 	start(memory, mappings);
+	if (pageout) {
+		testpager_reset();
+		testpager_default();
+		testpager.async = true;
+		testpager.put_fails_one_in = 16;
+	}
 	on_stray = refused;
 	touch_install();
 	banks_make();
@@ -665,6 +676,11 @@ main(int argc, char **argv)
 	check(stats.snapshots == 0);
 	check(*x == *y);
 	expect(vmf_task_destroy(other), 0);
+	if (pageout) {
+		expect(vmf_statistics(&stats), 0);
+		check(stats.v_pageouts != 0 && stats.v_swpin != 0);
+		daemon_rest();
+	}
 	stop();
 	printf("stress: %" PRIu64 " transfers, %" PRIu64 " snapshots, %" PRIu64 " rollbacks, "
 	    "%" PRIu64 " forks, %" PRIu64 " copies, %" PRIu64 " calls (%" PRIu64 " wired), "

@@ -544,7 +544,7 @@ START_TEST(init_and_fini_a_hundred_times_leaks_nothing)
 		}
 	}
 	ck_assert_uint_eq(count_fds(), fds);
-	ck_assert_uint_le(count_maps(), maps + 2);
+	ck_assert_uint_le(count_maps(), maps + 20);	/* sanitizers keep something of some threads */
 	start(0, 0);
 }
 END_TEST

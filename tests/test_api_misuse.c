@@ -11,9 +11,11 @@
 
 #include <check.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "suite.h"
 #include "support.h"
@@ -111,6 +113,36 @@ do_advise(void *addr, size_t size)
 }
 
 static int
+do_willneed(void *addr, size_t size)
+{
+	return vmf_advise(addr, size, VMF_ADVICE_WILLNEED);
+}
+
+static int
+do_dontneed(void *addr, size_t size)
+{
+	return vmf_advise(addr, size, VMF_ADVICE_DONTNEED);
+}
+
+static int
+do_free(void *addr, size_t size)
+{
+	return vmf_advise(addr, size, VMF_ADVICE_FREE);
+}
+
+static int
+do_cold(void *addr, size_t size)
+{
+	return vmf_advise(addr, size, VMF_ADVICE_COLD);
+}
+
+static int
+do_sync(void *addr, size_t size)
+{
+	return vmf_sync(addr, size, 0);
+}
+
+static int
 do_copy_to(void *addr, size_t size)
 {
 	return vmf_copy(addr, spare, size);
@@ -151,6 +183,11 @@ static const struct {
 	{ "vmf_protect_max", do_protect_max, false },
 	{ "vmf_inherit", do_inherit, false },
 	{ "vmf_advise", do_advise, false },
+	{ "vmf_advise will-need", do_willneed, false },
+	{ "vmf_advise dont-need", do_dontneed, false },
+	{ "vmf_advise free", do_free, false },
+	{ "vmf_advise cold", do_cold, false },
+	{ "vmf_sync", do_sync, false },
 	{ "vmf_wire", vmf_wire, false },
 	{ "vmf_unwire", vmf_unwire, false },
 	{ "vmf_copy to", do_copy_to, false },
@@ -226,7 +263,9 @@ START_TEST(unknown_flags_and_values_are_refused)
 	expect(vmf_protect(arena, PG, -1), -EINVAL);
 	expect(vmf_protect_max(arena, PG, 8), -EINVAL);
 	expect(vmf_inherit(arena, PG, (enum vmf_inherit)3), -EINVAL);
-	expect(vmf_advise(arena, PG, (enum vmf_advice)3), -EINVAL);
+	expect(vmf_advise(arena, PG, (enum vmf_advice)7), -EINVAL);
+	expect(vmf_advise(arena, PG, (enum vmf_advice)-1), -EINVAL);
+	expect(vmf_sync(arena, PG, 2), -EINVAL);
 	expect(vmf_snapshot_map(shot, 0, 0, PG, task, &at, 64, VMF_PROT_READ), -EINVAL);
 	expect(vmf_snapshot_map(shot, 0, 0, PG, task, &at, 0, 64), -EINVAL);
 	ck_assert_ptr_eq(at, arena);
@@ -382,6 +421,39 @@ START_TEST(pagers_refuse_bad_arguments)
 }
 END_TEST
 
+START_TEST(files_refuse_bad_arguments)
+{
+	int fd = open("/proc/self/exe", O_RDONLY | O_CLOEXEC), ends[2];
+	void *at = foreign;
+
+	check(fd >= 0 && pipe2(ends, O_CLOEXEC) == 0);
+	expect(vmf_map_file(dead_task, &at, PG, VMF_MAP_SHARED, fd, 0, VMF_PROT_READ), -EBADF);
+	expect(vmf_map_file(task, &at, PG, VMF_MAP_SHARED, -1, 0, VMF_PROT_READ), -EBADF);
+	expect(vmf_map_file(task, &at, PG, VMF_MAP_SHARED, 9999, 0, VMF_PROT_READ), -EBADF);
+	expect(vmf_map_file(task, &at, PG, VMF_MAP_SHARED, ends[0], 0, VMF_PROT_READ), -EACCES);
+	expect(vmf_map_file(task, &at, PG, VMF_MAP_SHARED, fd, 0, VMF_PROT_DEFAULT), -EACCES);
+	expect(vmf_map_file(task, NULL, PG, VMF_MAP_SHARED, fd, 0, VMF_PROT_READ), -EINVAL);
+	expect(vmf_map_file(task, &at, 0, VMF_MAP_SHARED, fd, 0, VMF_PROT_READ), -EINVAL);
+	expect(vmf_map_file(task, &at, PG + 1, VMF_MAP_SHARED, fd, 0, VMF_PROT_READ), -EINVAL);
+	expect(vmf_map_file(task, &at, PG, 0, fd, 0, VMF_PROT_READ), -EINVAL);
+	expect(vmf_map_file(task, &at, PG, VMF_MAP_SHARED | VMF_MAP_PRIVATE, fd, 0, VMF_PROT_READ),
+	    -EINVAL);
+	expect(vmf_map_file(task, &at, PG, VMF_MAP_SHARED | 64, fd, 0, VMF_PROT_READ), -EINVAL);
+	expect(vmf_map_file(task, &at, PG, VMF_MAP_SHARED, fd, 0, 64), -EINVAL);
+	expect(vmf_map_file(task, &at, PG, VMF_MAP_SHARED, fd, 1, VMF_PROT_READ), -EINVAL);
+	expect(vmf_map_file(task, &at, PG, VMF_MAP_SHARED, fd, UINT64_MAX - PG + 1, VMF_PROT_READ),
+	    -EOVERFLOW);
+	expect(vmf_map_file(task, &at, PG, VMF_MAP_SHARED, fd, VMF_FILE_MAX, VMF_PROT_READ), -EOVERFLOW);
+	expect(vmf_map_file(task, &at, PG, VMF_MAP_SHARED | VMF_FIXED, fd, 0, VMF_PROT_READ), -EFAULT);
+	at = arena;
+	expect(vmf_map_file(task, &at, PG, VMF_MAP_SHARED | VMF_FIXED, fd, 0, VMF_PROT_READ), -EEXIST);
+	ck_assert_ptr_eq(at, arena);
+	close(fd);
+	close(ends[0]);
+	close(ends[1]);
+}
+END_TEST
+
 START_TEST(a_pager_without_put_is_not_mapped_shared_and_writable)
 {
 	void *at = foreign;
@@ -408,6 +480,8 @@ START_TEST(information_refuses_bad_arguments)
 	expect(vmf_sigaction(SIGUSR1, &act, NULL), -EINVAL);
 	expect(vmf_sigaction(0, &act, NULL), -EINVAL);
 	expect(vmf_init(NULL), -EALREADY);
+	expect(vmf_set_memory(1), -EINVAL);
+	expect(vmf_set_memory(64 * PG - 1), -EINVAL);
 }
 END_TEST
 
@@ -471,6 +545,7 @@ START_TEST(nothing_works_before_init_and_after_fini)
 		expect(vmf_task_range(1, &at, NULL), -ENODEV);
 		expect(vmf_allocate(1, &at, PG, 0), -ENODEV);
 		expect(vmf_map(1, &at, PG, VMF_MAP_PRIVATE, 1, 0, 1), -ENODEV);
+		expect(vmf_map_file(1, &at, PG, VMF_MAP_PRIVATE, 0, 0, 1), -ENODEV);
 		for (size_t k = 0; k < nitems(ranged); k++) {
 			if (ranged[k].fn != do_snapshot)
 				want_range(k, foreign, PG, -ENODEV);
@@ -482,6 +557,8 @@ START_TEST(nothing_works_before_init_and_after_fini)
 		expect(vmf_region(foreign, &region), -ENODEV);
 		expect(vmf_page_info(foreign, PG, &vec), -ENODEV);
 		expect(vmf_statistics(&stats), -ENODEV);
+		expect(vmf_set_memory(0), -ENODEV);
+		expect(vmf_set_memory(1), -ENODEV);
 		expect(vmf_pager_create(&read_only_ops, NULL, PG, 0, &t), -ENODEV);
 		expect(vmf_pager_sync(1, 0, PG), -ENODEV);
 		expect(vmf_pager_release(1), -ENODEV);
@@ -517,6 +594,7 @@ main(void)
 	tcase_add_test(t, snapshots_refuse_bad_lists);
 	tcase_add_test(t, snapshots_refuse_what_they_do_not_have);
 	tcase_add_test(t, pagers_refuse_bad_arguments);
+	tcase_add_test(t, files_refuse_bad_arguments);
 	tcase_add_test(t, a_pager_without_put_is_not_mapped_shared_and_writable);
 	tcase_add_test(t, information_refuses_bad_arguments);
 	tcase_add_test(t, errno_is_never_changed);

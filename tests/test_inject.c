@@ -473,8 +473,8 @@ run(int report)
 	/* What the kernel would not take back stays, and is still counted. */
 	if (plan.kind != SYS_CALL_MUNMAP || plan.fired == 0) {
 		expect(kmem_bytes(), 0);
-		/* Worker threads leave a stack in libc's cache, and malloc an arena. */
-		if (count_maps() > maps + 10)
+		/* Worker threads leave a stack in libc's cache, and malloc an arena; sanitizers more. */
+		if (count_maps() > maps + 20)
 			die("%u kernel mappings, then %u", maps, count_maps());
 	}
 	expect(begin(), 0);		/* and again, as if nothing had been */

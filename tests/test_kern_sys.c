@@ -14,6 +14,7 @@
 #include <stdbool.h>
 #include <stdio.h>
 #include <sys/mman.h>
+#include <sys/uio.h>
 #include <sys/stat.h>
 
 #include "kern/assert.h"
@@ -132,6 +133,13 @@ START_TEST(errors_are_negative_and_errno_is_left_alone)
 	ck_assert_int_eq(sys_pread(fd, NULL, 0, UINT64_MAX), -EINVAL);
 	ck_assert_int_eq(sys_seek_data(-1, 0), -EBADF);
 	ck_assert_int_eq(sys_seek_data(fd, 0), -ENXIO);
+	ck_assert_int_eq(sys_size(-1), -EBADF);
+	ck_assert_int_eq(sys_stat(-1, &(struct sys_stat){ 0 }), -EBADF);
+	ck_assert_int_eq(sys_get_flags(-1), -EBADF);
+	ck_assert_int_eq(sys_dup(-1), -EBADF);
+	ck_assert_int_eq(sys_fdatasync(-1), -EBADF);
+	ck_assert_int_eq(sys_lock(-1), -EBADF);
+	ck_assert_int_eq(sys_unlink("/nonexistent/file"), -ENOENT);
 }
 END_TEST
 
@@ -153,6 +161,30 @@ START_TEST(memory_calls_work)
 	ck_assert(p[0] == 'p');
 	ck_assert_int_eq(sys_pwrite(fd, p + 2 * PAGE_SIZE, 1, 0), -EFAULT);
 	ck_assert_int_eq(sys_munmap(p, 2 * PAGE_SIZE), 0);
+}
+END_TEST
+
+START_TEST(a_file_tells_what_it_is)
+{
+	struct sys_stat st;
+	struct stat want;
+	int copy;
+
+	ck_assert_int_eq(sys_ftruncate(fd, ((uint64_t)5 << 32) + 7), 0);
+	ck_assert_int_eq(sys_stat(fd, &st), 0);
+	ck_assert_int_eq(fstat(fd, &want), 0);
+	ck_assert_uint_eq(st.size, ((uint64_t)5 << 32) + 7);
+	ck_assert_uint_eq(st.ino, want.st_ino);
+	ck_assert_uint_eq(st.mode & S_IFMT, S_IFREG);
+	copy = sys_dup(fd);
+	ck_assert_int_ge(copy, 0);
+	ck_assert_int_eq(fcntl(copy, F_GETFD), FD_CLOEXEC);
+	ck_assert_int_eq(sys_get_flags(copy) & O_ACCMODE, O_RDWR);
+	ck_assert_int_eq(sys_close(copy), 0);
+	ck_assert_int_eq(sys_stat(copy, &st), -EBADF);
+	ck_assert_int_eq(sys_dup(copy), -EBADF);
+	ck_assert_int_eq(sys_get_flags(copy), -EBADF);
+	ck_assert_int_eq(sys_fdatasync(copy), -EBADF);
 }
 END_TEST
 
@@ -210,6 +242,24 @@ call_one(enum sys_call which)
 	case SYS_CALL_READ:
 		n = sys_read(fd, &c, 1);
 		return (n < 0 ? n : 0);
+	case SYS_CALL_PREADV:
+		n = sys_preadv(fd, &(struct iovec){ &c, 1 }, 1, 0);
+		return (n < 0 ? n : 0);
+	case SYS_CALL_PWRITEV:
+		n = sys_pwritev(fd, &(struct iovec){ &c, 1 }, 1, 0);
+		return (n < 0 ? n : 0);
+	case SYS_CALL_EVENTFD:
+		n = sys_eventfd();
+		return (n < 0 ? n : sys_close((int)n));
+	case SYS_CALL_URING_SETUP:
+		return (sys_injected(which));		/* liburing makes it */
+	case SYS_CALL_STAT:
+		return (sys_stat(fd, &(struct sys_stat){ 0 }));
+	case SYS_CALL_FCNTL:
+		n = sys_get_flags(fd);
+		return (n < 0 ? n : 0);
+	case SYS_CALL_FDATASYNC:
+		return (sys_fdatasync(fd));
 	case SYS_CALL_COUNT:
 		break;
 	}
@@ -222,7 +272,9 @@ START_TEST(every_call_can_be_made_to_fail)
 		SYS_CALL_MMAP, SYS_CALL_MPROTECT, SYS_CALL_MREMAP, SYS_CALL_MADVISE,
 		SYS_CALL_MUNMAP,
 		SYS_CALL_MEMFD, SYS_CALL_OPEN, SYS_CALL_FTRUNCATE, SYS_CALL_FALLOCATE,
-		SYS_CALL_PREAD, SYS_CALL_PWRITE, SYS_CALL_READ,
+		SYS_CALL_PREAD, SYS_CALL_PWRITE, SYS_CALL_READ, SYS_CALL_PREADV, SYS_CALL_PWRITEV,
+		SYS_CALL_EVENTFD, SYS_CALL_URING_SETUP, SYS_CALL_STAT, SYS_CALL_FCNTL,
+		SYS_CALL_FDATASYNC,
 	};
 
 	ck_assert_uint_eq(nitems(order), SYS_CALL_COUNT);
@@ -240,7 +292,8 @@ START_TEST(interrupted_calls_are_made_again)
 {
 	static const enum sys_call calls[] = {
 		SYS_CALL_FTRUNCATE, SYS_CALL_FALLOCATE, SYS_CALL_PREAD, SYS_CALL_PWRITE,
-		SYS_CALL_OPEN, SYS_CALL_READ,
+		SYS_CALL_OPEN, SYS_CALL_READ, SYS_CALL_PREADV, SYS_CALL_PWRITEV, SYS_CALL_STAT,
+		SYS_CALL_FDATASYNC,
 	};
 
 	for (size_t i = 0; i < nitems(calls); i++) {
@@ -267,6 +320,30 @@ START_TEST(transfers_can_be_cut_short)
 	inject(SYS_CALL_READ, 4, 1);
 	ck_assert_int_eq(sys_read(fd, buf, 6), 4);
 	ck_assert_int_eq(sys_read(fd, buf, 6), 2);
+}
+END_TEST
+
+START_TEST(transfers_in_pieces_keep_their_order)
+{
+	char a[3] = "abc", b[5] = "defgh", got[9] = "";
+	const struct iovec out[2] = { { a, 3 }, { b, 5 } }, in[3] = { { got + 5, 3 }, { got, 4 }, { got + 4, 1 } };
+
+	ck_assert_int_eq(sys_pwritev(fd, out, 2, ((uint64_t)5 << 32) + 1), 8);
+	ck_assert_int_eq(sys_preadv(fd, in, 3, ((uint64_t)5 << 32) + 1), 8);
+	ck_assert_str_eq(got, "defghabc");
+	/* Cut in the first piece, and in the last. */
+	inject(SYS_CALL_PWRITEV, 2, 1);
+	ck_assert_int_eq(sys_pwritev(fd, out, 2, 0), 2);
+	inject(SYS_CALL_PWRITEV, 6, 1);
+	ck_assert_int_eq(sys_pwritev(fd, out, 2, 0), 6);
+	ck_assert_int_eq(sys_pread(fd, got, 8, 0), 8);
+	ck_assert_str_eq(got, "abcdef");
+	inject(SYS_CALL_PREADV, 4, 1);
+	memset(got, '-', 8);
+	ck_assert_int_eq(sys_preadv(fd, in, 3, 0), 4);
+	ck_assert_str_eq(got, "d----abc");
+	ck_assert_int_eq(sys_preadv(-1, in, 3, 0), -EBADF);
+	ck_assert_int_eq(sys_pwritev(fd, out, 2, (uint64_t)1 << 63), -EINVAL);
 }
 END_TEST
 
@@ -474,10 +551,12 @@ main(void)
 	tcase_add_test(tc, offsets_have_64_bits);
 	tcase_add_test(tc, errors_are_negative_and_errno_is_left_alone);
 	tcase_add_test(tc, memory_calls_work);
+	tcase_add_test(tc, a_file_tells_what_it_is);
 	tcase_add_test(tc, descriptors_are_close_on_exec);
 	tcase_add_test(tc, every_call_can_be_made_to_fail);
 	tcase_add_test(tc, interrupted_calls_are_made_again);
 	tcase_add_test(tc, transfers_can_be_cut_short);
+	tcase_add_test(tc, transfers_in_pieces_keep_their_order);
 	suite_add_tcase(s, tc);
 
 	tc = tcase_create("threads and signals");

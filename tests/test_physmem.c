@@ -356,6 +356,34 @@ START_TEST(the_last_ones_are_waited_for)
 }
 END_TEST
 
+/* A budget that has become smaller than what is used: nothing is to be had until it fits. */
+START_TEST(budget_changes)
+{
+	vm_pfn_t pfn[BUDGET];
+
+	begin();
+	for (unsigned i = 0; i < BUDGET; i++)
+		pfn[i] = physmem_alloc(0, PHYSMEM_ZERO);
+	physmem_set_budget(BUDGET - 3);
+	check(physmem_budget() == BUDGET - 3 && !physmem_fits() && physmem_free_count() == 0);
+	for (unsigned i = 0; i < 3; i++) {
+		check(!physmem_fits());
+		physmem_free(pfn[i]);
+		check(physmem_alloc(pfn[i], PHYSMEM_OVERWRITE) == 0);
+	}
+	check(!physmem_fits());			/* dirty ones still count */
+	check(physmem_flush() == 3 && physmem_fits());
+	check(physmem_alloc(0, PHYSMEM_OVERWRITE) == 0);
+	physmem_set_budget(BUDGET + 1);
+	for (unsigned i = 0; i < 3; i++)
+		check((pfn[i] = physmem_alloc(0, PHYSMEM_ZERO)) != 0);
+	check(physmem_free_count() == 1);
+	for (unsigned i = 0; i < BUDGET; i++)
+		physmem_free(pfn[i]);
+	end();
+}
+END_TEST
+
 START_TEST(copies_and_zeros)
 {
 	struct physmem_home a, b;
@@ -458,6 +486,7 @@ main(void)
 	tcase_add_test(tc, flush_gives_back);
 	tcase_add_test(tc, not_while_punched);
 	tcase_add_test(tc, the_last_ones_are_waited_for);
+	tcase_add_test(tc, budget_changes);
 	tcase_add_test(tc, copies_and_zeros);
 	tcase_add_test(tc, threads);
 	suite_add_tcase(s, tc);

@@ -276,8 +276,11 @@ START_TEST(clean_writer)
 }
 END_TEST
 
-/* The daemon has chosen a page to write out; now the page is written, and then all of it unmapped. */
-static struct actor daemon_stop = { .place = "vm_pageout: cleaning" };
+/*
+ * The daemon is about to write pages out.  Now they are written to, which waits for it; or all of it is
+ * unmapped, and the end of the object waits.
+ */
+static struct actor daemon_stop = { .place = "vm_object_clean: put" };
 
 static void
 stop_daemon(const char *place)
@@ -288,14 +291,6 @@ stop_daemon(const char *place)
 }
 
 static void
-do_release(void *arg)
-{
-	struct act *x = arg;
-
-	x->result = vmf_pager_release(x->pager);
-}
-
-static void
 do_fill(void *arg)
 {
 	struct act *x = arg;
@@ -303,32 +298,50 @@ do_fill(void *arg)
 	fill_pages(x->p, 60, 13);
 }
 
+static void
+do_write_each(void *arg)
+{
+	struct act *x = arg;
+
+	for (size_t i = 0; i < PAGES; i++)
+		x->p[i * PG] = (char)x->byte;
+}
+
+static void
+do_end(void *arg)
+{
+	struct act *x = arg;
+
+	expect(vmf_unmap(x->p, PAGES * PG), 0);
+	expect(vmf_pager_release(x->pager), 0);
+}
+
 START_TEST(pageout_writer)
 {
-	struct act x = { 0 }, y = { .result = 1 };
+	struct act x = { 0 }, y = { .byte = 1 };
 	struct actor a, b;
-	char *p;
 
 	start(64 * PG, 0);
 	touch_install();
-	p = map_pager(VMF_MAP_SHARED, &y.pager);
-	for (size_t i = 0; i < PAGES; i++)
-		p[i * PG] = 1;
+	y.p = map_pager(VMF_MAP_SHARED, &y.pager);
+	do_write_each(&y);
 	x.p = alloc(60);
 	go(&a, do_fill, &x, "none");
 	probe_hook = stop_daemon;
 	meet(&daemon_stop);
-	for (size_t i = 0; _i && i < PAGES; i++)
-		p[i * PG] = 2;
-	/* What is being written must not go before it is. */
-	expect(vmf_unmap(p, PAGES * PG), 0);
-	go(&b, do_release, &y, "none");
+	y.byte = 2;
+	go(&b, _i ? do_write_each : do_end, &y, _i ? "vm_fault: wait for busy page" : "none");
 	probe_hook = stop_daemon;
+	if (_i) {
+		meet(&b);
+		release(&b);
+	}
 	check_waits(&b);
 	release(&daemon_stop);
-	finish(&a);
 	finish(&b);
-	expect(y.result, 0);
+	if (_i)
+		do_end(&y);
+	finish(&a);
 	check_pages(x.p, 60, 13);
 	end();
 	for (size_t i = 0; i < PAGES; i++)

@@ -17,16 +17,19 @@
 #include <unistd.h>
 
 #include "kern/lock.h"
+#include "kern/probe.h"
 #include "physmem.h"
 #include "suite.h"
 #include "support.h"
 #include "task.h"
+#include "testpager.h"
 #include "trap.h"
 #include "vm_map.h"
 #include "vm_meter.h"
 #include "vm_object.h"
 #include "vm_page.h"
 #include "vm_pageout.h"
+#include "vm_pdpolicy.h"
 
 enum { FRAMES = 128, SLOW_MS = 10000 };
 
@@ -35,7 +38,7 @@ enum { FRAMES = 128, SLOW_MS = 10000 };
 static char store[FRAMES * 2 * VMF_PAGE_SIZE];
 static _Atomic unsigned nputs;
 static _Atomic int put_error;
-static _Atomic bool put_waits;
+static _Atomic bool put_waits;		/* closed: put() does not return */
 
 static int64_t
 get(void *cookie, uint64_t offset, void *buf, size_t len)
@@ -65,7 +68,7 @@ map_store(size_t pages)
 	void *p = NULL;
 
 	fill_pages(store, pages, 3);
-	expect(vmf_pager_create(&ops, NULL, pages * PG, 0, &pager), 0);
+	expect(vmf_pager_create(&ops, NULL, pages * PG, put_waits ? 100 : 0, &pager), 0);
 	expect(vmf_map(VMF_TASK_DEFAULT, &p, pages * PG, VMF_MAP_SHARED, pager, 0, VMF_PROT_DEFAULT), 0);
 	expect(vmf_advise(p, pages * PG, VMF_ADVICE_RANDOM), 0);
 	return p;
@@ -97,29 +100,6 @@ page_at(const char *p)
 	return m;
 }
 
-/* The queues hold what they say. */
-static void
-check_queues(void)
-{
-	uint64_t active = 0, inactive = 0;
-	struct vm_page *m;
-	sys_sigset_t old;
-
-	trap_enter(&old);
-	kmutex_lock(&vm_page_queue_lock);
-	TAILQ_FOREACH(m, &vm_page_queue_active, pageq) {
-		check(m->queue == PQ_ACTIVE && m->wire_count == 0);
-		active++;
-	}
-	TAILQ_FOREACH(m, &vm_page_queue_inactive, pageq) {
-		check(m->queue == PQ_INACTIVE && m->wire_count == 0);
-		inactive++;
-	}
-	check(active == vm_page_active_count && inactive == vm_page_inactive_count);
-	kmutex_unlock(&vm_page_queue_lock);
-	trap_leave(&old);
-}
-
 /* Wait until the daemon has nothing to do. */
 static void
 quiet(void)
@@ -131,7 +111,6 @@ quiet(void)
 		scanned = COUNT(v_scan);
 		usleep(30000);
 	} while (COUNT(v_scan) != scanned);
-	check_queues();
 }
 
 START_TEST(queues)
@@ -143,12 +122,10 @@ START_TEST(queues)
 	expect(vmf_advise(p, 16 * PG, VMF_ADVICE_RANDOM), 0);
 	fill_pages(p, 16, 1);
 	check(vm_page_active_count == 16 && vm_page_inactive_count == 0);
-	check_queues();
 	expect(vmf_wire(p, 4 * PG), 0);
 	check(vm_page_active_count == 12 && vm_page_wire_count == 4);
 	for (size_t i = 0; i < 16; i++)
 		check(page_at(p + i * PG)->queue == (i < 4 ? PQ_NONE : PQ_ACTIVE));
-	check_queues();
 	expect(vmf_fault_in(p, PG, VMF_PROT_READ), 0);
 	expect(vmf_unwire(p, 4 * PG), 0);
 	check(page_at(p)->queue == PQ_NONE && vm_page_wire_count == 1);	/* held still */
@@ -189,6 +166,7 @@ START_TEST(touched_pages_come_back)
 	uint64_t pageins = 0;
 	char *p;
 
+	vm_page_policy = &vm_pdpolicy_clock;
 	begin();
 	p = map_store(2 * FRAMES);
 	for (size_t i = HOT; i < 2 * FRAMES; i++) {
@@ -368,7 +346,6 @@ START_TEST(bounded_end)
 	check(now_ms() - before < 5000);
 	for (i = 0; i < FRAMES / 2; i++)
 		check(p[i * PG] == 1 || _i == 2);
-	check_queues();
 	put_error = 0;
 	check_pages(q, 8, 2);
 	expect(vmf_unmap(q, 8 * PG), 0);
@@ -376,6 +353,222 @@ START_TEST(bounded_end)
 	quiet();
 	audit();
 	stop();
+}
+END_TEST
+
+/*
+ * Writes in flight, with the test pager for swap
+ */
+
+enum { BUDGET = 256 };
+
+static void
+begin_swap(void)
+{
+	testpager_reset();
+	start(BUDGET * PG, 0);
+	touch_install();
+	testpager_default();
+	testpager.async = true;
+}
+
+static void
+end_swap(void)
+{
+	testpager.stuck = NULL;
+	daemon_rest();
+	testpager_reset();
+	stop();
+}
+
+static _Atomic unsigned freed_when_written;
+
+static void
+count_freed(const char *place)
+{
+	freed_when_written += strcmp(place, "vm_pageout: written and freed") == 0;
+}
+
+/* In clusters, several at a time, and most pages need no second look: they go when they are written. */
+START_TEST(writes_overlap_and_free_when_they_end)
+{
+	char *p;
+
+	begin_swap();
+	testpager.delay = 1000;
+	probe_hook = count_freed;
+	p = alloc(8 * BUDGET);
+	fill_pages(p, 8 * BUDGET, 1);
+	probe_hook = NULL;
+	ck_assert_uint_gt(testpager_counts.started, 0);
+	ck_assert_uint_gt(testpager_counts.flying_max, 1);
+	ck_assert_uint_gt(testpager_counts.put_pages, 3 * testpager_counts.puts);
+	ck_assert_uint_gt(COUNT(v_dfree), 6 * BUDGET);
+	ck_assert_uint_gt(freed_when_written, BUDGET);
+	daemon_rest();
+	check(vm_pageout_laundry() == 0);
+	audit();
+	testpager.delay = 0;
+	check_pages(p, 8 * BUDGET, 1);
+	end_swap();
+}
+END_TEST
+
+static char *filled;
+static _Atomic bool filled_all;
+
+static void *
+fill_on(void *arg)
+{
+	fill_pages(filled, 4 * BUDGET, 2);
+	filled_all = true;
+	return arg;
+}
+
+/* As long as writes are in flight a thread without a frame waits, however long. */
+START_TEST(nobody_gives_up_while_writes_are_in_flight)
+{
+	pthread_t t;
+
+	begin_swap();
+	testpager.stuck = testpager_all;
+	filled = alloc(4 * BUDGET);
+	check(pthread_create(&t, NULL, fill_on, NULL) == 0);
+	while (testpager_counts.flying == 0 || COUNT(v_frame_waits) == 0)
+		usleep(1000);
+	usleep(400000);			/* many futile looks */
+	check(!filled_all && vm_pageout_laundry() != 0);
+	testpager.stuck = NULL;
+	check(pthread_join(t, NULL) == 0);
+	check_pages(filled, 4 * BUDGET, 2);
+	end_swap();
+}
+END_TEST
+
+/* A pager that does not answer keeps its own pages, and nobody else's. */
+START_TEST(a_stuck_pager_is_not_in_the_way_of_others)
+{
+	struct testpager *stuck, *other;
+	void *p = NULL, *q = NULL;
+	char *r;
+
+	vm_page_policy = &vm_pdpolicy_clock;	/* first in, first out: the stuck ones come first */
+	begin_swap();
+	expect(vmf_map(VMF_TASK_DEFAULT, &p, BUDGET * PG, VMF_MAP_SHARED,
+	    testpager_create(BUDGET, 0, &stuck), 0, VMF_PROT_DEFAULT), 0);
+	expect(vmf_map(VMF_TASK_DEFAULT, &q, 4 * BUDGET * PG, VMF_MAP_SHARED,
+	    testpager_create(4 * BUDGET, 0, &other), 0, VMF_PROT_DEFAULT), 0);
+	testpager.stuck = stuck;
+	fill_pages(p, BUDGET / 4, 3);
+	fill_pages(q, 4 * BUDGET, 4);
+	r = alloc(4 * BUDGET);
+	fill_pages(r, 4 * BUDGET, 5);
+	check(testpager_counts.flying > 0);
+	check_pages(q, 4 * BUDGET, 4);
+	check_pages(r, 4 * BUDGET, 5);
+	testpager.stuck = NULL;
+	check_pages(p, BUDGET / 4, 3);
+	end_swap();
+}
+END_TEST
+
+/*
+ * A pager that refuses everything: no page is lost, it is not asked all the time, threads
+ * get their signal; and it is asked again, so that all is well when it works again.
+ */
+START_TEST(refusals_back_off_and_are_told)
+{
+	struct vmf_stats s = { .size = sizeof(s) };
+	size_t n = 0;
+	char *p;
+
+	begin_swap();
+	testpager.async = _i & 1;
+	if (_i & 2)
+		testpager.put_again = -1;
+	else
+		testpager.put_error = -1;
+	p = alloc(2 * BUDGET);
+	expect(vmf_advise(p, 2 * BUDGET * PG, VMF_ADVICE_RANDOM), 0);
+	for (; touch_write(p + n * PG).signo == 0; n++)
+		p[n * PG] = (char)(n + 1);
+	ck_assert_uint_ge(n, BUDGET - BUDGET / 16);
+	ck_assert_uint_le(n, BUDGET);
+	for (size_t i = 0; i < 3; i++)
+		expect_write(p + n * PG, SIGBUS, BUS_OBJERR);
+	expect(vmf_statistics(&s), 0);
+	ck_assert_uint_gt(s.v_refused, 0);
+	check((s.v_pager_errors != 0) == !(_i & 2));
+	/* Eleven at a time, 32 times, and now and then once more. */
+	ck_assert_uint_lt(testpager_counts.puts, 11 * 40);
+	for (size_t i = 0; i < n; i++)
+		check(p[i * PG] == (char)(i + 1));
+	testpager.put_error = testpager.put_again = 0;
+	while (touch_write(p + n * PG).signo != 0)
+		;
+	fill_pages(p, 2 * BUDGET, 6);
+	check_pages(p, 2 * BUDGET, 6);
+	end_swap();
+}
+END_TEST
+
+/* While an object is frozen or part of a cut its pages are spared, as long as others will do. */
+START_TEST(frozen_objects_are_spared)
+{
+	static const uint16_t flags[] = { OBJ_CUT, OBJ_FROZEN };
+	struct vm_object *o;
+	sys_sigset_t old;
+	char *p, *q;
+
+	vm_page_policy = &vm_pdpolicy_clock;
+	begin_swap();
+	p = alloc(BUDGET / 4);
+	fill_pages(p, BUDGET / 4, 1);
+	o = object_at(p);
+	trap_enter(&old);
+	vm_object_lock(o);
+	o->flags |= flags[_i];
+	vm_object_unlock(o);
+	trap_leave(&old);
+	q = alloc(4 * BUDGET);
+	fill_pages(q, 4 * BUDGET, 2);
+	daemon_rest();
+	for (size_t i = 0; i < BUDGET / 4; i++)
+		check(page_at(p + i * PG) != NULL);
+	trap_enter(&old);
+	vm_object_lock(o);
+	o->flags &= (uint16_t)~flags[_i];
+	vm_object_unlock(o);
+	trap_leave(&old);
+	fill_pages(q, 4 * BUDGET, 3);
+	check_pages(p, BUDGET / 4, 1);
+	end_swap();
+}
+END_TEST
+
+/* A callback that does not return: its deadline ends the transfer, and the pages stay as they are. */
+START_TEST(a_late_callback_is_a_refusal)
+{
+	char *p;
+
+	vm_page_policy = &vm_pdpolicy_clock;
+	put_waits = true;
+	begin_swap();
+	p = map_store(BUDGET / 4);
+	fill_pages(p, BUDGET / 4, 8);
+	filled = alloc(4 * BUDGET);
+	(void)fill_on(NULL);
+	while (COUNT(v_refused) == 0)
+		usleep(1000);
+	ck_assert_uint_gt(nputs, 0);
+	for (size_t i = 0; i < BUDGET / 4; i++)
+		check(page_at(p + i * PG) != NULL);
+	check_pages(p, BUDGET / 4, 8);
+	put_waits = false;
+	check_pages(filled, 4 * BUDGET, 2);
+	check_pages(p, BUDGET / 4, 8);
+	end_swap();
+	check_pages(store, BUDGET / 4, 8);
 }
 END_TEST
 
@@ -394,6 +587,12 @@ main(void)
 	tcase_add_test(tc, untouched_zeros_go);
 	tcase_add_test(tc, others_are_waited_for);
 	tcase_add_loop_test(tc, bounded_end, 0, 3);
+	tcase_add_test(tc, writes_overlap_and_free_when_they_end);
+	tcase_add_test(tc, nobody_gives_up_while_writes_are_in_flight);
+	tcase_add_test(tc, a_stuck_pager_is_not_in_the_way_of_others);
+	tcase_add_loop_test(tc, refusals_back_off_and_are_told, 0, 4);
+	tcase_add_loop_test(tc, frozen_objects_are_spared, 0, 2);
+	tcase_add_test(tc, a_late_callback_is_a_refusal);
 	suite_add_tcase(s, tc);
 	return run_suite(s);
 }

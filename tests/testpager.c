@@ -10,6 +10,7 @@
 
 #include "testpager.h"
 
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -24,7 +25,10 @@
 #include "vm_map.h"
 #include "vm_meter.h"
 #include "vm_page.h"
+#include "vm_pageout.h"
 
+static struct testpager nobody;
+struct testpager *const testpager_all = &nobody;
 struct testpager_switches testpager;
 struct testpager_counts testpager_counts;
 
@@ -89,6 +93,7 @@ put(struct vm_pager *p, uint64_t offset, struct vm_page **m, uint32_t n, uint32_
 	unsigned one_in = testpager.put_fails_one_in, serial = put_serial++;
 
 	testpager_counts.puts++;
+	testpager_counts.put_pages += n;
 	check(offset + n <= p->npages);
 	n = answer(n);
 	if (use_up(&testpager.put_error))
@@ -143,11 +148,106 @@ move(struct vm_pager *p, uint64_t offset, struct vm_pager *src, uint64_t src_off
 	return true;
 }
 
+/*
+ * Transfers that go on by themselves: one thread, which takes them in random order.
+ */
+
+enum { QUEUE_MAX = 256 };
+static struct {
+	pthread_mutex_t lock;
+	pthread_cond_t changed;
+	struct vm_pager_io *io[QUEUE_MAX];
+	unsigned n;
+	bool running;
+} disk = { PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, { NULL }, 0, false };
+
+/* One that may end now; null: none. => lock held */
+static struct vm_pager_io *
+disk_take(uint64_t *rng)
+{
+	struct testpager *stuck = testpager.stuck;
+	unsigned first = disk.n != 0 ? (unsigned)(rng_next(rng) % disk.n) : 0;
+
+	for (unsigned k = 0; k < disk.n && stuck != testpager_all; k++) {
+		unsigned i = (first + k) % disk.n;
+		struct vm_pager_io *io = disk.io[i];
+
+		if (of(io->pager) == stuck)
+			continue;
+		disk.io[i] = disk.io[--disk.n];
+		return io;
+	}
+	return NULL;
+}
+
+static void *
+disk_run(void *arg)
+{
+	uint64_t rng = 1;
+
+	for (;;) {
+		struct vm_pager_io *io;
+		enum vm_pager_result r;
+		uint32_t done = 0;
+
+		pthread_mutex_lock(&disk.lock);
+		while ((io = disk_take(&rng)) == NULL) {
+			if (disk.n == 0) {
+				pthread_cond_wait(&disk.changed, &disk.lock);
+				continue;
+			}
+			pthread_mutex_unlock(&disk.lock);
+			usleep(500);
+			pthread_mutex_lock(&disk.lock);
+		}
+		pthread_mutex_unlock(&disk.lock);
+		for (uint32_t i = 0; i < io->n; i++)
+			check((io->m[i]->flags & PG_BUSY) && io->m[i]->object == io->object);
+		r = (io->put ? put : get)(io->pager, io->offset, io->m, io->n, &done);
+		testpager_counts.flying--;
+		vm_pager_complete(io, r, done);
+	}
+	return arg;
+}
+
+static bool
+begin(struct vm_pager *p, struct vm_pager_io *io)
+{
+	sys_sigset_t old;
+	pthread_t t;
+
+	if (!testpager.async)
+		return false;
+	pthread_mutex_lock(&disk.lock);
+	if (disk.n == QUEUE_MAX) {
+		pthread_mutex_unlock(&disk.lock);
+		return false;
+	}
+	if (!disk.running) {
+		sys_block(&old);
+		check(pthread_create(&t, NULL, disk_run, NULL) == 0);
+		sys_setmask(&old);
+		pthread_detach(t);
+		disk.running = true;
+	}
+	testpager_counts.started++;
+	if (++testpager_counts.flying > testpager_counts.flying_max)
+		testpager_counts.flying_max = testpager_counts.flying;
+	disk.io[disk.n++] = io;
+	pthread_cond_signal(&disk.changed);
+	pthread_mutex_unlock(&disk.lock);
+	return true;
+}
+
+#define OPS(n, has, mv, q) \
+	{ .name = (n), .get = get, .put = put, .has_page = (has), .dispose = dispose, .move = (mv), \
+	  .queryable = (q), .start = begin }
+
 static const struct vm_pager_ops ops[2][2] = {
-	{ { "test", get, put, has_page_slowly, dispose, NULL, false },
-	  { "test, move", get, put, has_page_slowly, dispose, move, false } },
-	{ { "test, queryable", get, put, has_page, dispose, NULL, true },
-	  { "test, queryable, move", get, put, has_page, dispose, move, true } },
+	{ OPS("test", has_page_slowly, NULL, false),
+	  OPS("test, move", has_page_slowly, move, false) },
+	{ OPS("test, queryable", has_page, NULL, true),
+	  OPS("test, queryable, move", has_page, move, true) },
 };
 
 static void
@@ -231,6 +331,7 @@ testpager_reset(void)
 	testpager = (struct testpager_switches){ .queryable = true, .can_move = true };
 	testpager_counts.gets = testpager_counts.puts = testpager_counts.asked = 0;
 	testpager_counts.disposed = testpager_counts.moved = 0;
+	testpager_counts.started = testpager_counts.flying_max = testpager_counts.put_pages = 0;
 	vm_default_pager_set(NULL);
 	at_end();
 }
@@ -317,7 +418,7 @@ daemon_rest(void)
 		usleep(20000);
 		now = vm_meter_read(VMC_v_scan) + vm_meter_read(VMC_v_pageouts) +
 		    vm_meter_read(VMC_v_map_calls) + testpager_counts.puts;
-	} while (now != before);
+	} while (now != before || vm_pageout_laundry() != 0);
 }
 
 uint64_t

@@ -38,15 +38,26 @@ struct testpager_switches {
 	_Atomic int get_again, put_again;	/* ... that say AGAIN */
 	_Atomic unsigned put_fails_one_in;	/* of n puts, one fails; 0: none does */
 	_Atomic unsigned end;		/* pages from here on are BAD; 0: no such page */
+	/*
+	 * Transfers are started, and end later in another thread, in random order.  Those of
+	 * `stuck', or of all pagers (testpager_all), do not end before that is changed.
+	 */
+	_Atomic bool async;
+	struct testpager *_Atomic stuck;
 };
 
 struct testpager_counts {
 	_Atomic unsigned gets, puts, asked, disposed, moved;
 	_Atomic unsigned pagers;	/* alive */
 	_Atomic unsigned pages;		/* held by all of them */
+	_Atomic unsigned started;	/* transfers that were begun ... */
+	_Atomic unsigned flying;	/* ... and have not ended; since the process began */
+	_Atomic unsigned flying_max;	/* at most at a time */
+	_Atomic unsigned put_pages;	/* asked to be written */
 };
 
 extern struct testpager_switches testpager;
+extern struct testpager *const testpager_all;
 extern struct testpager_counts testpager_counts;
 
 void testpager_reset(void);		/* switches and counts of calls; queryable, can_move */

@@ -47,6 +47,8 @@ need_build_tools()
 	need meson have meson
 	need ninja-build have ninja
 	need pkg-config have pkg-config
+	need liburing-dev pkg-config --exists liburing
+	need liblz4-dev pkg-config --exists liblz4
 }
 
 # Install what was found to be needed.  => 1: it cannot be, and was said.
@@ -90,15 +92,16 @@ configure()
 	meson setup "$@" "$dir" "$root"
 }
 
-# i386_sysroot DIR FETCH: unpack the 32-bit Check into DIR, which takes no root.
+# i386_sysroot DIR FETCH: unpack the 32-bit libraries we use into DIR, which takes no root.
 # apt is given state of its own with i386 for its architecture, so that nothing
 # changes for the system, where check:i386 and check could not stand side by
 # side.  Unless FETCH is true only a DIR that is complete will do.
 i386_sysroot()
 {
 	local dir=$1 fetch=$2 apt deb
+	local packages="check libsubunit0 libsubunit-dev liburing2 liburing-dev liblz4-1 liblz4-dev"
 
-	[ -e "$dir/complete" ] && return 0
+	[ "$(cat "$dir/complete" 2>/dev/null)" = "$packages" ] && return 0
 	if [ "$fetch" != true ] || ! have apt-get; then
 		echo "$dir is not there, and not to be fetched"
 		return 1
@@ -116,12 +119,13 @@ i386_sysroot()
 		-o "Acquire::Languages=none"
 		-o "Debug::NoLocking=true")
 	"${apt[@]}" update
-	(cd "$dir/apt" && "${apt[@]}" download check libsubunit0 libsubunit-dev) || return
+	# shellcheck disable=SC2086 # they are words
+	(cd "$dir/apt" && "${apt[@]}" download $packages) || return
 	for deb in "$dir"/apt/*.deb; do
 		dpkg-deb --extract "$deb" "$dir" || return
 	done
 	rm -rf "$dir/apt"
 	# pkg-config: these files are not in /usr.
-	sed -i "s|^prefix=.*|prefix=$dir/usr|" "$dir"/usr/lib/i386-linux-gnu/pkgconfig/*.pc &&
-	    touch "$dir/complete"
+	sed -i -E "s#^(prefix|libdir|includedir)=/usr#\\1=$dir/usr#" "$dir"/usr/lib/i386-linux-gnu/pkgconfig/*.pc &&
+	    echo "$packages" >"$dir/complete"
 }

@@ -201,6 +201,18 @@ handle_ref(struct handle *h)
 	KASSERT(old > 0 && old < UINT32_MAX);
 }
 
+bool
+handle_ref_try(struct handle *h)
+{
+	uint32_t old = atomic_load_explicit(&h->refs, memory_order_relaxed);
+
+	while (old != 0)
+		if (atomic_compare_exchange_weak_explicit(&h->refs, &old, old + 1,
+		    memory_order_acquire, memory_order_relaxed))
+			return (true);
+	return (false);
+}
+
 /* What each holder did is done before the destructor runs: release, then acquire. */
 void
 handle_put(struct handle *h)

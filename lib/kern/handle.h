@@ -34,6 +34,8 @@ struct handle {
 uint64_t handle_create(enum handle_type, struct handle *, void (*destroy)(struct handle *));
 struct handle *handle_get(enum handle_type, uint64_t name);
 void handle_ref(struct handle *);
+/* Unless the last reference is gone, and the destructor on its way.  => something keeps its memory */
+bool handle_ref_try(struct handle *);
 void handle_put(struct handle *);
 bool handle_is_open(struct handle *);	/* has its name still; a moment's truth */
 /* 0, or -EBADF. */

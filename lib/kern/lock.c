@@ -75,17 +75,20 @@ static __thread __attribute__((tls_model("initial-exec"))) struct {
 static const char *const rank_names[RANK_COUNT] = {
 	[RANK_NONE] = "none", [RANK_LIFECYCLE] = "lifecycle", [RANK_TRAP] = "trap",
 	[RANK_CUT] = "cut", [RANK_TASKS] = "tasks",
-	[RANK_MAP] = "map", [RANK_HOLDS] = "holds", [RANK_PAGER] = "pager",
+	[RANK_MAP] = "map", [RANK_HOLDS] = "holds", [RANK_VNODE] = "file table",
+	[RANK_PAGER] = "pager",
 	[RANK_OBJECT] = "object", [RANK_RMAP] = "rmap", [RANK_PMAP] = "pmap",
 	[RANK_PMAP_LIST] = "pmap list", [RANK_PAGEQ] = "pageq", [RANK_PHYSMEM] = "physmem",
-	[RANK_USER_PAGER] = "user pager", [RANK_HANDLE] = "handle", [RANK_SLAB] = "slab",
+	[RANK_USER_PAGER] = "user pager", [RANK_COMPRESSOR] = "compressor",
+	[RANK_COMPRESS] = "compress", [RANK_SWAP] = "swap", [RANK_SWAP_MAP] = "swap map",
+	[RANK_IO] = "io", [RANK_HANDLE] = "handle", [RANK_SLAB] = "slab",
 };
 
 /* Of one rank several may be held. */
 static inline bool
 rank_repeats(unsigned rank)
 {
-	return (rank == RANK_MAP || rank == RANK_OBJECT);
+	return (rank == RANK_MAP || rank == RANK_OBJECT || rank == RANK_SWAP);
 }
 
 static struct held *

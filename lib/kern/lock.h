@@ -28,6 +28,7 @@ enum lock_rank {
 	RANK_TASKS,		/* the list of maps */
 	RANK_MAP,		/* vm_map.lock; several in the order of their addresses */
 	RANK_HOLDS,		/* vm_map.holds */
+	RANK_VNODE,		/* the table of files */
 	RANK_PAGER,		/* vm_pager's table and the object cache */
 	RANK_OBJECT,		/* vm_object.lock; several down a shadow chain, top first;
 				   a copy object above only by trylock */
@@ -37,6 +38,11 @@ enum lock_rank {
 	RANK_PAGEQ,		/* page queues */
 	RANK_PHYSMEM,		/* frames and their placement */
 	RANK_USER_PAGER,	/* requests of a user pager */
+	RANK_COMPRESSOR,	/* contexts of the compressing pager */
+	RANK_COMPRESS,		/* its tables and its store */
+	RANK_SWAP,		/* a swap pager's slots; two in the order of their addresses */
+	RANK_SWAP_MAP,		/* which slots are free */
+	RANK_IO,		/* transfers that wait to be made */
 	RANK_HANDLE,		/* the handle table */
 	RANK_SLAB,		/* slabs; nothing may be taken under it */
 	RANK_COUNT

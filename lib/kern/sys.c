@@ -23,8 +23,12 @@
 #include <limits.h>
 #include <linux/falloc.h>
 #include <linux/futex.h>
+#include <sys/eventfd.h>
+#include <sys/file.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/uio.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -60,18 +64,12 @@ struct ktimespec {
 #ifdef VMF_TESTING
 int (*_Atomic sys_inject)(enum sys_call);
 
-static int
-inject(enum sys_call which)
+int
+sys_injected(enum sys_call which)
 {
 	int (*hook)(enum sys_call) = sys_inject;
 
 	return (hook != NULL ? hook(which) : 0);
-}
-#else
-static inline int
-inject(enum sys_call which)
-{
-	return (0);
 }
 #endif
 
@@ -79,7 +77,7 @@ inject(enum sys_call which)
 static inline int64_t
 inject_transfer(enum sys_call which, size_t len)
 {
-	int cut = inject(which);
+	int cut = sys_injected(which);
 
 	if (cut < 0)
 		return (cut);
@@ -90,7 +88,7 @@ inject_transfer(enum sys_call which, size_t len)
 void *
 sys_mmap(void *addr, size_t len, int prot, int flags, int fd, uint64_t off)
 {
-	int e = inject(SYS_CALL_MMAP);
+	int e = sys_injected(SYS_CALL_MMAP);
 
 	if (e < 0)
 		return (void *)(intptr_t)e;
@@ -118,7 +116,7 @@ sys_err(const void *p)
 int
 sys_munmap(void *addr, size_t len)
 {
-	int e = inject(SYS_CALL_MUNMAP);
+	int e = sys_injected(SYS_CALL_MUNMAP);
 
 	return (e < 0 ? e : (int)CALL(SYS_munmap, addr, len));
 }
@@ -126,7 +124,7 @@ sys_munmap(void *addr, size_t len)
 int
 sys_mprotect(void *addr, size_t len, int prot)
 {
-	int e = inject(SYS_CALL_MPROTECT);
+	int e = sys_injected(SYS_CALL_MPROTECT);
 
 	return (e < 0 ? e : (int)CALL(SYS_mprotect, addr, len, (long)prot));
 }
@@ -134,7 +132,7 @@ sys_mprotect(void *addr, size_t len, int prot)
 void *
 sys_mremap(void *old, size_t oldlen, size_t newlen, int flags, void *new_addr)
 {
-	int e = inject(SYS_CALL_MREMAP);
+	int e = sys_injected(SYS_CALL_MREMAP);
 
 	return (void *)(e < 0 ? e : CALL(SYS_mremap, old, oldlen, newlen, (long)flags, new_addr));
 }
@@ -142,7 +140,7 @@ sys_mremap(void *old, size_t oldlen, size_t newlen, int flags, void *new_addr)
 int
 sys_madvise(void *addr, size_t len, int advice)
 {
-	int e = inject(SYS_CALL_MADVISE);
+	int e = sys_injected(SYS_CALL_MADVISE);
 
 	return (e < 0 ? e : (int)CALL(SYS_madvise, addr, len, advice));
 }
@@ -154,7 +152,7 @@ sys_madvise(void *addr, size_t len, int advice)
 int
 sys_memfd(const char *name)
 {
-	long r = inject(SYS_CALL_MEMFD);
+	long r = sys_injected(SYS_CALL_MEMFD);
 
 	if (r < 0)
 		return (int)r;
@@ -170,7 +168,7 @@ sys_ftruncate(int fd, uint64_t size)
 	long r;
 
 	do {
-		r = inject(SYS_CALL_FTRUNCATE);
+		r = sys_injected(SYS_CALL_FTRUNCATE);
 		if (r >= 0)
 #ifdef __LP64__
 			r = CALL(SYS_ftruncate, fd, size);
@@ -187,7 +185,7 @@ sys_punch(int fd, uint64_t off, uint64_t len)
 	long r;
 
 	do {
-		r = inject(SYS_CALL_FALLOCATE);
+		r = sys_injected(SYS_CALL_FALLOCATE);
 		if (r >= 0)
 			r = CALL(SYS_fallocate, fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
 			    OFF64(off), OFF64(len));
@@ -221,15 +219,118 @@ sys_pwrite(int fd, const void *buf, size_t len, uint64_t off)
 	return (r);
 }
 
+/* The first `len' bytes of the pieces, as pieces; how many. */
+static uint32_t
+cut_pieces(const struct iovec *iov, uint32_t n, size_t len, struct iovec *cut)
+{
+	uint32_t i;
+
+	for (i = 0; i < n && len > 0; i++) {
+		cut[i] = iov[i];
+		cut[i].iov_len = MIN(cut[i].iov_len, len);
+		len -= cut[i].iov_len;
+	}
+	return (i);
+}
+
+/* Both kernels take the offset as two longs; that of 64 bits ignores the second. */
+static int64_t
+transfer_pieces(enum sys_call which, long call, int fd, const struct iovec *iov, uint32_t n,
+    uint64_t off)
+{
+	struct iovec cut[SYS_IOV_MAX];
+	int64_t r;
+
+	KASSERT(n <= SYS_IOV_MAX);
+	do {
+		r = inject_transfer(which, SIZE_MAX);
+		if (r > 0 && r < SSIZE_MAX) {
+			n = cut_pieces(iov, n, (size_t)r, cut);
+			iov = cut;
+		}
+		if (r >= 0)
+			r = CALL(call, fd, iov, (long)n, (long)off, (long)(off >> 32));
+	} while (r == -EINTR);
+	return (r);
+}
+
+int64_t
+sys_preadv(int fd, const struct iovec *iov, uint32_t n, uint64_t off)
+{
+	return (transfer_pieces(SYS_CALL_PREADV, SYS_preadv, fd, iov, n, off));
+}
+
+int64_t
+sys_pwritev(int fd, const struct iovec *iov, uint32_t n, uint64_t off)
+{
+	return (transfer_pieces(SYS_CALL_PWRITEV, SYS_pwritev, fd, iov, n, off));
+}
+
+int
+sys_eventfd(void)
+{
+	int e = sys_injected(SYS_CALL_EVENTFD);
+
+	return (e < 0 ? e : (int)CALL(SYS_eventfd2, 0, EFD_CLOEXEC));
+}
+
+/* statx() looks the same on all machines; stat() has had four shapes. */
+int
+sys_stat(int fd, struct sys_stat *st)
+{
+	struct statx x;
+	long r;
+
+	do {
+		r = sys_injected(SYS_CALL_STAT);
+		if (r >= 0)
+			r = CALL(SYS_statx, fd, "", AT_EMPTY_PATH,
+			    STATX_TYPE | STATX_MODE | STATX_INO | STATX_SIZE, &x);
+	} while (r == -EINTR);
+	if (r == 0)
+		*st = (struct sys_stat){ .dev = (uint64_t)x.stx_dev_major << 32 | x.stx_dev_minor,
+		    .ino = x.stx_ino, .size = x.stx_size, .mode = x.stx_mode };
+	return (int)r;
+}
+
+int
+sys_get_flags(int fd)
+{
+	int e = sys_injected(SYS_CALL_FCNTL);
+
+	return (e < 0 ? e : (int)CALL(SYS_fcntl, fd, F_GETFL));
+}
+
+int
+sys_dup(int fd)
+{
+	int e = sys_injected(SYS_CALL_FCNTL);
+
+	return (e < 0 ? e : (int)CALL(SYS_fcntl, fd, F_DUPFD_CLOEXEC, 0));
+}
+
+int
+sys_fdatasync(int fd)
+{
+	long r;
+
+	do {
+		r = sys_injected(SYS_CALL_FDATASYNC);
+		if (r >= 0)
+			r = CALL(SYS_fdatasync, fd);
+	} while (r == -EINTR);
+	return (int)r;
+}
+
 int
 sys_open(const char *path, int flags)
 {
 	long r;
 
 	do {
-		r = inject(SYS_CALL_OPEN);
+		r = sys_injected(SYS_CALL_OPEN);
 		if (r >= 0)
-			r = CALL(SYS_openat, AT_FDCWD, path, flags | O_CLOEXEC | O_LARGEFILE, 0);
+			r = CALL(SYS_openat, AT_FDCWD, path, flags | O_CLOEXEC | O_LARGEFILE, 0600);
 	} while (r == -EINTR);
 	return (int)r;
 }
@@ -265,18 +366,42 @@ sys_close(int fd)
 	return (int)CALL(SYS_close, fd);
 }
 
-int64_t
-sys_seek_data(int fd, int64_t off)
+static int64_t
+seek(int fd, int64_t off, unsigned whence)
 {
 #ifdef __LP64__
-	return (CALL(SYS_lseek, fd, off, SEEK_DATA));
+	return (CALL(SYS_lseek, fd, off, (long)whence));
 #else
 	int64_t data;
 	long r = CALL(SYS__llseek, fd, (uint32_t)((uint64_t)off >> 32), (uint32_t)off, &data,
-	    SEEK_DATA);
+	    whence);
 
 	return (r < 0 ? r : data);
 #endif
+}
+
+int64_t
+sys_seek_data(int fd, int64_t off)
+{
+	return (seek(fd, off, SEEK_DATA));
+}
+
+int64_t
+sys_size(int fd)
+{
+	return (seek(fd, 0, SEEK_END));
+}
+
+int
+sys_unlink(const char *path)
+{
+	return (int)CALL(SYS_unlinkat, AT_FDCWD, path, 0L);
+}
+
+int
+sys_lock(int fd)
+{
+	return (int)CALL(SYS_flock, fd, (long)(LOCK_EX | LOCK_NB));
 }
 
 void

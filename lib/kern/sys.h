@@ -17,7 +17,8 @@
 enum sys_call {
 	SYS_CALL_MMAP, SYS_CALL_MUNMAP, SYS_CALL_MPROTECT, SYS_CALL_MREMAP, SYS_CALL_MADVISE,
 	SYS_CALL_MEMFD, SYS_CALL_FTRUNCATE, SYS_CALL_FALLOCATE, SYS_CALL_PREAD, SYS_CALL_PWRITE,
-	SYS_CALL_OPEN, SYS_CALL_READ, SYS_CALL_COUNT
+	SYS_CALL_OPEN, SYS_CALL_READ, SYS_CALL_PREADV, SYS_CALL_PWRITEV, SYS_CALL_EVENTFD,
+	SYS_CALL_URING_SETUP, SYS_CALL_STAT, SYS_CALL_FCNTL, SYS_CALL_FDATASYNC, SYS_CALL_COUNT
 };
 
 #ifdef VMF_TESTING
@@ -28,6 +29,15 @@ enum sys_call {
  * again because of an EINTR asks again.
  */
 extern int (*_Atomic sys_inject)(enum sys_call);
+/* For calls that are made elsewhere (io_uring): the answer of sys_inject, or 0. */
+int sys_injected(enum sys_call);
+#else
+static inline int
+sys_injected(enum sys_call which)
+{
+	(void)which;
+	return 0;
+}
 #endif
 
 void *sys_mmap(void *addr, size_t len, int prot, int flags, int fd, uint64_t off);
@@ -42,13 +52,31 @@ int sys_ftruncate(int fd, uint64_t size);
 int sys_punch(int fd, uint64_t off, uint64_t len);	/* fallocate: make a hole, keep the size */
 int64_t sys_pread(int fd, void *, size_t, uint64_t off);
 int64_t sys_pwrite(int fd, const void *, size_t, uint64_t off);
-int sys_open(const char *path, int flags);	/* close-on-exec is added */
+/* => at most SYS_IOV_MAX pieces */
+#define SYS_IOV_MAX	64
+struct iovec;
+int64_t sys_preadv(int fd, const struct iovec *, uint32_t n, uint64_t off);
+int64_t sys_pwritev(int fd, const struct iovec *, uint32_t n, uint64_t off);
+int sys_open(const char *path, int flags);	/* close-on-exec is added; what is made is 0600 */
+int sys_eventfd(void);				/* close-on-exec */
+/* What is asked of a file that is open (statx). */
+struct sys_stat {
+	uint64_t dev, ino, size;
+	uint32_t mode;
+};
+int sys_stat(int fd, struct sys_stat *);
+int sys_get_flags(int fd);			/* fcntl: F_GETFL */
+int sys_dup(int fd);				/* close-on-exec */
+int sys_fdatasync(int fd);
 int64_t sys_read(int fd, void *, size_t);
 int64_t sys_write(int fd, const void *, size_t);
 int sys_close(int fd);
 /* Private futexes.  A negative timeout is for ever. */
 int sys_futex_wait(const _Atomic uint32_t *, uint32_t val, int64_t timeout_ns);
 int sys_futex_wake(const _Atomic uint32_t *, int n);
+int sys_unlink(const char *path);
+int sys_lock(int fd);				/* for us alone (flock); -EWOULDBLOCK: it is somebody's */
+int64_t sys_size(int fd);			/* of a file or a block device (lseek, SEEK_END) */
 /* Where the next data is, at off or after it (lseek, SEEK_DATA); -ENXIO: none. */
 int64_t sys_seek_data(int fd, int64_t off);
 void sys_yield(void);

@@ -22,12 +22,16 @@
 
 #define SLOTS		8		/* of each kind */
 #define SLOT_SIZE	((size_t)MACHDEP_WINDOW_PAGES << PAGE_SHIFT)
+#define VIEW_SIZE	((size_t)MACHDEP_VIEW_PAGES << PAGE_SHIFT)
+#define SPACE		(2 * SLOTS * SLOT_SIZE + MACHDEP_VIEWS * VIEW_SIZE)
 #define RETRY_NS	1000000		/* when the kernel has no memory for a mapping */
 
 static struct {
 	struct kmutex lock;
 	uint32_t busy[2];		/* W: a bit for each slot in use */
+	uint32_t busy_views;		/* W: ditto */
 	char *base;			/* 2 * SLOTS slots; constant */
+	char *views;			/* behind them: MACHDEP_VIEWS slots; constant */
 	int fd;				/* constant */
 } window;
 
@@ -50,20 +54,21 @@ window_init(int fd, uint64_t npages)
 
 	(void)npages;
 	kmutex_init(&window.lock, RANK_SLAB);
-	window.busy[0] = window.busy[1] = 0;
+	window.busy[0] = window.busy[1] = window.busy_views = 0;
 	window.fd = fd;
-	p = sys_mmap(NULL, 2 * SLOTS * SLOT_SIZE, PROT_NONE,
+	p = sys_mmap(NULL, SPACE, PROT_NONE,
 	    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	if (sys_is_err(p))
 		return sys_err(p);
 	window.base = p;
+	window.views = window.base + 2 * SLOTS * SLOT_SIZE;
 	return 0;
 }
 
 void
 window_fini(void)
 {
-	(void)sys_munmap(window.base, 2 * SLOTS * SLOT_SIZE);
+	(void)sys_munmap(window.base, SPACE);
 	window.base = NULL;
 }
 
@@ -73,6 +78,35 @@ window_forked(void)
 	window_fini();
 }
 
+/* A clear bit of the first n, now set; waits for one. */
+static uint32_t
+take_slot(uint32_t *busy, uint32_t n)
+{
+	uint32_t ticket, slot;
+
+	for (;;) {
+		kmutex_lock(&window.lock);
+		slot = (uint32_t)__builtin_ctz(~*busy);
+		if (slot < n)
+			break;
+		ticket = event_prepare(busy);
+		kmutex_unlock(&window.lock);
+		(void)event_wait(busy, ticket, EVENT_FOREVER);
+	}
+	*busy |= 1u << slot;
+	kmutex_unlock(&window.lock);
+	return slot;
+}
+
+static void
+give_slot(uint32_t *busy, uint32_t slot)
+{
+	kmutex_lock(&window.lock);
+	*busy &= ~(1u << slot);
+	kmutex_unlock(&window.lock);
+	event_wake(busy);
+}
+
 void *
 window_map(enum window_kind kind, vm_pfn_t pfn, uint32_t npages)
 {
@@ -80,18 +114,7 @@ window_map(enum window_kind kind, vm_pfn_t pfn, uint32_t npages)
 	char *addr;
 
 	KASSERT(npages <= MACHDEP_WINDOW_PAGES);
-	for (;;) {
-		kmutex_lock(&window.lock);
-		slot = (uint32_t)__builtin_ctz(~window.busy[kind]);
-		if (slot < SLOTS)
-			break;
-		ticket = event_prepare(&window.busy[kind]);
-		kmutex_unlock(&window.lock);
-		(void)event_wait(&window.busy[kind], ticket, EVENT_FOREVER);
-	}
-	window.busy[kind] |= 1u << slot;
-	kmutex_unlock(&window.lock);
-
+	slot = take_slot(&window.busy[kind], SLOTS);
 	addr = window.base + ((uint32_t)kind * SLOTS + slot) * SLOT_SIZE;
 	while (sys_is_err(sys_mmap(addr, (size_t)npages << PAGE_SHIFT, PROT_READ | PROT_WRITE,
 	    MAP_SHARED | MAP_FIXED, window.fd, (uint64_t)pfn << PAGE_SHIFT))) {
@@ -105,10 +128,37 @@ void
 window_unmap(void *p)
 {
 	uint32_t slot = (uint32_t)(((char *)p - window.base) / (ptrdiff_t)SLOT_SIZE);
-	uint32_t kind = slot / SLOTS;
 
-	kmutex_lock(&window.lock);
-	window.busy[kind] &= ~(1u << (slot % SLOTS));
-	kmutex_unlock(&window.lock);
-	event_wake(&window.busy[kind]);
+	give_slot(&window.busy[slot / SLOTS], slot % SLOTS);
+}
+
+int
+window_view_open(struct window_view *v, const vm_pfn_t *pfn, uint32_t n, struct iovec *iov)
+{
+	uint32_t run;
+
+	KASSERT(n > 0 && n <= MACHDEP_VIEW_PAGES);
+	v->base = window.views + take_slot(&window.busy_views, MACHDEP_VIEWS) * VIEW_SIZE;
+	for (uint32_t i = 0; i < n; i += run) {
+		void *p;
+
+		for (run = 1; i + run < n && pfn[i + run] == pfn[i] + run; run++)
+			;
+		p = sys_mmap(v->base + ((size_t)i << PAGE_SHIFT), (size_t)run << PAGE_SHIFT,
+		    PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED | MAP_POPULATE, window.fd,
+		    (uint64_t)pfn[i] << PAGE_SHIFT);
+		if (sys_is_err(p)) {
+			window_view_close(v);
+			return sys_err(p);
+		}
+	}
+	*iov = (struct iovec){ v->base, (size_t)n << PAGE_SHIFT };
+	return 1;
+}
+
+void
+window_view_close(struct window_view *v)
+{
+	give_slot(&window.busy_views, (uint32_t)((size_t)(v->base - window.views) / VIEW_SIZE));
+	v->base = NULL;
 }

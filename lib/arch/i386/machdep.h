@@ -13,6 +13,7 @@
  */
 
 #include <signal.h>
+#include <sys/uio.h>
 #include <ucontext.h>
 
 #include "kern/types.h"
@@ -37,5 +38,19 @@ void window_forked(void);	/* in a forked child: it must not see the frames */
  */
 void *window_map(enum window_kind, vm_pfn_t pfn, uint32_t npages);
 void window_unmap(void *);
+
+/*
+ * A view: frames that need not be in a row, as memory for as long as a transfer lasts.  Views have slots
+ * of their own, as a transfer may take long.
+ * => how many pieces, at most n; or -errno.  n is at most MACHDEP_VIEW_PAGES.
+ * => waits for a free slot: who has a view open must not wait for another one
+ */
+#define MACHDEP_VIEW_PAGES	64
+#define MACHDEP_VIEWS		24			/* that may be open at once without waiting */
+
+struct window_view { char *base; };
+
+int window_view_open(struct window_view *, const vm_pfn_t *, uint32_t n, struct iovec *);
+void window_view_close(struct window_view *);
 
 #endif

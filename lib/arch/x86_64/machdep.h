@@ -10,6 +10,7 @@
  */
 
 #include <signal.h>
+#include <sys/uio.h>
 #include <ucontext.h>
 
 #include "kern/types.h"
@@ -41,6 +42,35 @@ static inline void
 window_unmap(void *p)
 {
 	(void)p;
+}
+
+/*
+ * A view: frames that need not be in a row, as memory for as long as a transfer lasts.
+ * => how many pieces, at most n; or -errno.  n is at most MACHDEP_VIEW_PAGES.
+ */
+#define MACHDEP_VIEW_PAGES	64
+#define MACHDEP_VIEWS		UINT32_MAX		/* that may be open at once without waiting */
+
+struct window_view { char *base; };
+
+static inline int
+window_view_open(struct window_view *v, const vm_pfn_t *pfn, uint32_t n, struct iovec *iov)
+{
+	int pieces = 0;
+
+	v->base = window_base;
+	for (uint32_t i = 0; i < n; i++) {
+		if (i == 0 || pfn[i] != pfn[i - 1] + 1)
+			iov[pieces++] = (struct iovec){ v->base + ((size_t)pfn[i] << PAGE_SHIFT), 0 };
+		iov[pieces - 1].iov_len += PAGE_SIZE;
+	}
+	return pieces;
+}
+
+static inline void
+window_view_close(struct window_view *v)
+{
+	v->base = NULL;
 }
 
 #endif

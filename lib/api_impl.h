@@ -1,0 +1,30 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+#ifndef API_IMPL_H
+#define API_IMPL_H
+
+/*
+ * What the files of the facade share: checks of arguments, and the shapes of calls.
+ */
+
+#include "kern/types.h"
+
+struct vm_map;
+struct vm_pager;
+
+/* A range of whole pages that is not empty and does not wrap around. */
+bool api_range_ok(const void *addr, size_t size);
+bool api_prot_ok(int prot);
+/* What a protection means: who may write may read. */
+vm_prot_t api_prot_of(int prot);
+/* Check where something is to be mapped; *va: the place asked for, with VMF_FIXED. */
+int api_check_place(void *const *addr, size_t size, unsigned flags, vm_offset_t *va);
+
+/* The common shape: an operation on one range of one map.  *error, where it is set, is what the user gets. */
+typedef enum kern_return api_range_op(struct vm_map *, vm_offset_t s, vm_offset_t e, int arg, int *error);
+int api_on_range(const void *addr, size_t size, api_range_op *, int arg);
+
+/* Map [offset, offset + size) of a pager, shared or private as the VMF_MAP_* in flags say.  => entered */
+int api_map_pager(struct vm_map *, vm_offset_t *va, size_t size, unsigned flags, struct vm_pager *,
+    uint64_t offset, vm_prot_t prot, vm_prot_t max_prot);
+
+#endif

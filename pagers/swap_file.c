@@ -1,0 +1,122 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+
+/*
+ * The swap file.
+ *
+ * Best is a file without a name: it goes with the process, however that ends, and nobody else can open
+ * it.  A file or device that is given is used as it is, from its second page on; what was in it is lost, and
+ * what was in memory stays in it.  It must be for us alone, and a file for its owner's eyes only.
+ */
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+
+#include "kern/sys.h"
+#include "kern/types.h"
+#include "swap_impl.h"
+
+#define NAME	"/vmfault-swap-"
+
+/* A file in the directory that was never seen there; or only for a moment, where the file system knows no such. */
+static int
+open_unnamed(const char *dir, int flags)
+{
+	int fd = sys_open(dir, O_TMPFILE | O_RDWR | flags), error;
+	char path[PATH_MAX];
+	size_t len = strlen(dir);
+
+	if (fd != -EOPNOTSUPP && fd != -EISDIR && fd != -ENOENT)
+		return fd;
+	if (len + sizeof(NAME) + 16 > sizeof(path))
+		return -ENAMETOOLONG;
+	memcpy(path, dir, len);
+	memcpy(path + len, NAME, sizeof(NAME) - 1);
+	len += sizeof(NAME) - 1;
+	for (uint64_t x = sys_clock() ^ (uint64_t)sys_getpid() << 40, i = 0; i < 16; i++, x >>= 4)
+		path[len++] = "0123456789abcdef"[x & 15];
+	path[len] = '\0';
+	fd = sys_open(path, O_CREAT | O_EXCL | O_NOFOLLOW | O_RDWR | flags);
+	if (fd < 0)
+		return fd;
+	error = sys_unlink(path);
+	if (error != 0) {
+		(void)sys_close(fd);
+		return error;
+	}
+	return fd;
+}
+
+/* Is it fit for swap?  0 or -errno. */
+static int
+examine(int fd, const struct sys_stat *st)
+{
+	if (S_ISBLK(st->mode))
+		return 0;		/* O_EXCL has seen to it that nobody else has it */
+	if (!S_ISREG(st->mode))
+		return -EINVAL;
+	if ((st->mode & (S_IRWXG | S_IRWXO)) != 0)
+		return -EPERM;
+	return sys_lock(fd) == 0 ? 0 : -EBUSY;
+}
+
+static int
+open_given(const char *path, int flags, uint64_t *size)
+{
+	struct sys_stat st;
+	int64_t have;
+	int fd, error;
+
+	fd = sys_open(path, O_RDWR | O_EXCL | O_NOCTTY | flags);
+	if (fd < 0)
+		return fd;
+	error = sys_stat(fd, &st);
+	if (error == 0)
+		error = examine(fd, &st);
+	have = error == 0 ? sys_size(fd) : error;
+	if (have >= 0) {
+		/* A file grows, a device does not. */
+		if (*size == 0 || (S_ISBLK(st.mode) && *size > (uint64_t)have))
+			*size = (uint64_t)have;
+		return fd;
+	}
+	(void)sys_close(fd);
+	return (int)have;
+}
+
+static bool
+is_directory(const char *path)
+{
+	int fd = sys_open(path, O_PATH | O_DIRECTORY);
+
+	if (fd >= 0)
+		(void)sys_close(fd);
+	return fd >= 0;
+}
+
+int
+swap_file_open(const char *path, uint64_t *size, bool direct, bool *ours)
+{
+	int flags = direct ? O_DIRECT : 0, fd;
+	struct rlimit rl;
+
+	if (path == NULL) {
+		path = secure_getenv("TMPDIR");
+		if (path == NULL || *path == '\0' || !is_directory(path))
+			path = "/var/tmp";
+	}
+	*ours = is_directory(path);
+	fd = *ours ? (*size != 0 ? open_unnamed(path, flags) : -EINVAL) : open_given(path, flags, size);
+	/* Past this limit a write would raise SIGXFSZ. */
+	if (getrlimit(RLIMIT_FSIZE, &rl) == 0 && rl.rlim_cur != RLIM_INFINITY)
+		*size = MIN(*size, (uint64_t)rl.rlim_cur);
+	if (fd >= 0 && *size >> PAGE_SHIFT < SWAP_LEAST) {
+		(void)sys_close(fd);
+		return -EINVAL;
+	}
+	return fd;
+}

@@ -1,0 +1,272 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+
+/*
+ * Races with pages that are on their way out.  The pager does not answer until it is told to, so
+ * pages of p are in the laundry for as long as the other half of the race wants.  Then it answers: the write
+ * succeeds, or fails, and every byte is looked at.  How it is done: race.h.
+ */
+
+#include "race.h"
+#include "task.h"
+#include "testpager.h"
+#include "trap.h"
+#include "vm_map.h"
+#include "vm_meter.h"
+#include "vm_page.h"
+#include "vm_pageout.h"
+#include "vm_pdpolicy.h"
+
+enum { FRAMES = 128, BALLAST = 4 * FRAMES };
+
+static char *p, *ballast;
+static struct actor filler;
+
+static uint16_t
+flags_of(struct vm_object *o, vm_pindex_t i)
+{
+	struct vm_page *m;
+	uint16_t flags;
+	sys_sigset_t old;
+
+	trap_enter(&old);
+	vm_object_lock(o);
+	m = vm_page_lookup(o, i);
+	flags = m != NULL ? m->flags : 0;
+	vm_object_unlock(o);
+	trap_leave(&old);
+	return flags;
+}
+
+static void
+do_ballast(void *arg)
+{
+	fill_pages(ballast, BALLAST, 13);
+}
+
+static void
+begin_pageout(void)
+{
+	vm_page_policy = &vm_pdpolicy_clock;	/* the oldest pages go first: p's */
+	testpager_reset();
+	start(FRAMES * PG, 0);
+	touch_install();
+	testpager_default();
+	testpager.async = true;
+	p = filled();
+	ballast = alloc(BALLAST);
+}
+
+/* Fill memory until pages of p are in the laundry, and all of them there or gone. */
+static void
+launder_p(void)
+{
+	struct vm_object *o = object_at(p);
+	uint64_t end = now_ms() + SLOW_MS;
+
+	testpager.stuck = testpager_all;
+	go(&filler, do_ballast, NULL, "none");
+	while (!(flags_of(o, 0) & PG_LAUNDRY)) {
+		check(now_ms() < end);
+		usleep(500);
+	}
+}
+
+static void
+answer(bool well)
+{
+	testpager.put_error = well ? 0 : 2;
+	testpager.stuck = NULL;
+}
+
+static void
+end_pageout(void)
+{
+	finish(&filler);
+	check_pages(ballast, BALLAST, 13);
+	daemon_rest();
+	testpager_reset();
+	end();
+}
+
+/* A touch waits for the write, and is not lost, whatever becomes of the write. */
+START_TEST(pageout_fault)
+{
+	bool write = _i & 1, well = _i & 2;
+	struct act x = { .byte = 77 };
+	struct actor a;
+
+	begin_pageout();
+	launder_p();
+	x.p = p;
+	go(&a, write ? do_write : do_read, &x, "vm_fault: wait for busy page");
+	meet(&a);
+	release(&a);
+	check_waits(&a);
+	answer(well);
+	finish(&a);
+	if (write)
+		check_changed(p, 0, 77);
+	else
+		check(x.byte == p[0]);
+	end_pageout();
+}
+END_TEST
+
+START_TEST(pageout_unmap)
+{
+	struct act x = { .result = 1 };
+	struct actor a;
+
+	begin_pageout();
+	launder_p();
+	x.p = p;
+	go(&a, do_unmap, &x, "none");
+	check_waits(&a);		/* the object's end waits for the pager */
+	answer(_i);
+	finish(&a);
+	expect(x.result, 0);
+	expect_read(p, SIGSEGV, SEGV_MAPERR);
+	end_pageout();
+}
+END_TEST
+
+/* A snapshot does not wait; what is written afterwards is pushed to it first. */
+START_TEST(pageout_snapshot)
+{
+	struct act x = { .byte = 78 };
+	vmf_snapshot_t s;
+	struct actor a;
+
+	begin_pageout();
+	launder_p();
+	s = snap(p, PAGES);
+	x.p = p;
+	go(&a, do_write, &x, "vm_fault: wait for busy page");
+	meet(&a);
+	answer(_i);
+	let(&a);
+	check_changed(p, 0, 78);
+	check_snapshot(s, 0);
+	expect(vmf_snapshot_rollback(s), 0);
+	check_pages(p, PAGES, 9);
+	end_pageout();
+}
+END_TEST
+
+START_TEST(pageout_wire)
+{
+	struct act x = { .result = 1 };
+	struct actor a;
+
+	begin_pageout();
+	launder_p();
+	x.p = p;
+	go(&a, do_wire, &x, "none");
+	check_waits(&a);
+	answer(_i);
+	finish(&a);
+	expect(x.result, 0);
+	check(STAT(v_wire_count) == PAGES);
+	for (vm_pindex_t i = 0; i < PAGES; i++)
+		check(!(flags_of(object_at(p), i) & (PG_BUSY | PG_LAUNDRY)));
+	fill_pages(p, PAGES, 10);
+	check_pages(p, PAGES, 10);
+	end_pageout();
+}
+END_TEST
+
+START_TEST(pageout_rollback)
+{
+	struct act x = { .result = 1 };
+	struct actor a;
+
+	begin_pageout();
+	x.snapshot = snap(p, PAGES);
+	fill_pages(p, PAGES, 10);
+	launder_p();
+	go(&a, do_rollback, &x, "none");
+	check_waits(&a);
+	answer(_i);
+	finish(&a);
+	expect(x.result, 0);
+	check_pages(p, PAGES, 9);
+	check_snapshot(x.snapshot, 0);
+	end_pageout();
+}
+END_TEST
+
+/*
+ * The view is all that is left of the snapshot: the two objects would be merged, but for the transfer of
+ * the one below.  They are when the next fault comes by.
+ */
+START_TEST(pageout_collapse)
+{
+	vmf_snapshot_t s;
+	char *v;
+
+	begin_pageout();
+	s = snap(p, PAGES);
+	v = view(s, PAGES, VMF_PROT_DEFAULT);
+	launder_p();
+	expect(vmf_snapshot_release(s), 0);
+	expect(vmf_inherit(p, PG, VMF_INHERIT_NONE), 0);
+	check(flags_of(object_at(p), 0) & PG_LAUNDRY);
+	answer(_i);
+	fill_pages(v, PAGES / 2, 11);
+	check_pages(p, PAGES, 9);
+	check_pages(v, PAGES / 2, 11);
+	for (size_t i = PAGES / 2; i < PAGES; i++)
+		check_fill(v + i * PG, PG, mix(9, i));
+	end_pageout();
+}
+END_TEST
+
+/* It has ended, but nobody has noted that yet: the page is untouched, and somebody comes for it. */
+static struct actor disk_stop = { .place = "vm_clean: washed" };
+
+static void
+stop_disk(const char *place)
+{
+	if (self == NULL && strcmp(place, disk_stop.place) == 0)
+		self = &disk_stop;
+	stop_here(place);
+}
+
+START_TEST(pageout_end_fault)
+{
+	struct act x = { .byte = 79 };
+	struct actor a;
+
+	begin_pageout();
+	launder_p();
+	probe_hook = stop_disk;
+	answer(true);
+	meet(&disk_stop);
+	x.p = p;
+	go(&a, _i ? do_write : do_read, &x, "vm_fault: wait for busy page");
+	probe_hook = stop_disk;
+	release(&disk_stop);
+	let(&a);
+	if (_i)
+		check_changed(p, 0, 79);
+	else
+		check(x.byte == p[0]);
+	end_pageout();
+}
+END_TEST
+
+int
+main(void)
+{
+	const struct race races[] = {
+		{ "pageout and fault", pageout_fault, 4 },
+		{ "pageout and unmap", pageout_unmap, 2 },
+		{ "pageout and snapshot", pageout_snapshot, 2 },
+		{ "pageout and wire", pageout_wire, 2 },
+		{ "pageout and rollback", pageout_rollback, 2 },
+		{ "pageout and collapse", pageout_collapse, 2 },
+		{ "the end of pageout and fault", pageout_end_fault, 2 },
+	};
+
+	return run_races("races of pageout", races, nitems(races));
+}
