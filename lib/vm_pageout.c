@@ -70,8 +70,8 @@ static struct {
 	_Atomic uint32_t fruitful;		/* times that pages were freed, ever */
 	_Atomic uint64_t rest_until;		/* nothing to gain before then, as it seems */
 	_Atomic bool resizing;			/* one at a time; its address: what the next one waits on */
-	_Atomic uint32_t unshrinks;		/* times that the budget was put back, ever */
-	_Atomic uint64_t shrink_from;		/* the budget before, while it is being made smaller; or 0 */
+	_Atomic bool shrinking;			/* the budget is being made smaller, and may be put back */
+	_Atomic uint32_t budgets;		/* times that the budget was set, ever */
 } pd = { .laundry = { .wash = washes, .nwashes = NWASHES, .evict = evict_washed } };
 
 enum verdict { HOPE, REWIND, FREED, LAUNDER };
@@ -443,9 +443,10 @@ wait_until(bool (*is_so)(void))
 /*
  * The budget
  *
- * While it is being made smaller it is the smaller one already, so that what becomes free is not used again; and
- * whoever finds that it cannot be reached puts it back, the thread that asked for it or
- * one that would get no frame for it.
+ * While it is being made smaller it is the smaller one already, so that what becomes free is not used again.  It
+ * belongs to the thread that asked for it, which alone decides whether it can be reached, and puts
+ * the old one back if not.  Who would get no frame meanwhile waits for that decision: a
+ * verdict passed on a budget that is being tried, or that is gone, is none.
  */
 
 static void
@@ -453,22 +454,22 @@ set_budget(uint64_t page_count)
 {
 	physmem_set_budget(page_count);
 	tune(page_count);
+	atomic_fetch_add(&pd.budgets, 1);
 	atomic_fetch_add(&pd.fruitful, 1);
 	event_wake(&physmem_freed);
 }
 
-/* False: nobody is making it smaller, or somebody else has put it back. */
+/* => true: it is so, or another look is worth it, for the budget changes */
 static bool
-unshrink(void)
+wait_for(bool (*is_so)(void))
 {
-	uint64_t from;
+	uint32_t budgets = atomic_load(&pd.budgets);
 
-	/* In this order: who finds nothing to put back finds that it was. */
-	atomic_fetch_add(&pd.unshrinks, 1);
-	from = atomic_exchange(&pd.shrink_from, 0);
-	if (from != 0)
-		set_budget(from);
-	return from != 0;
+	if (wait_until(is_so))
+		return true;
+	PROBE("vm_wait: nothing to be had");
+	/* In this order: the budget is put back before it is no longer being made smaller. */
+	return atomic_load(&pd.shrinking) || atomic_load(&pd.budgets) != budgets;
 }
 
 static bool
@@ -480,10 +481,7 @@ has_frame(void)
 bool
 vm_wait(void)
 {
-	uint32_t unshrinks = atomic_load(&pd.unshrinks);
-
-	return wait_until(has_frame) ||
-	    (atomic_load(&pd.shrink_from) != 0 && unshrink()) || atomic_load(&pd.unshrinks) != unshrinks;
+	return wait_for(has_frame);
 }
 
 static bool
@@ -498,7 +496,7 @@ vm_wait_frames(uint64_t n)
 	bool done;
 
 	atomic_fetch_add(&pd.asked, n);
-	done = wait_until(has_asked);
+	done = wait_for(has_asked);
 	atomic_fetch_sub(&pd.asked, n);
 	return done;
 }
@@ -507,14 +505,14 @@ static bool
 has_shrunk(void)
 {
 	(void)physmem_flush();
-	return atomic_load(&pd.shrink_from) == 0 || physmem_fits();
+	return physmem_fits();
 }
 
 bool
 vm_pageout_resize(uint64_t page_count)
 {
+	bool fits = true;
 	uint64_t from;
-	bool fits;
 
 	while (atomic_exchange(&pd.resizing, true)) {
 		uint32_t ticket = event_prepare(&pd.resizing);
@@ -523,12 +521,15 @@ vm_pageout_resize(uint64_t page_count)
 			(void)event_wait(&pd.resizing, ticket, EVENT_FOREVER);
 	}
 	from = physmem_budget();
-	if (page_count < from)
-		atomic_store(&pd.shrink_from, from);
+	atomic_store(&pd.shrinking, page_count < from);
 	set_budget(page_count);
-	fits = page_count >= from || (wait_until(has_shrunk) && atomic_exchange(&pd.shrink_from, 0) != 0);
+	if (page_count < from) {
+		PROBE("vm_pageout_resize: smaller");
+		fits = wait_until(has_shrunk);
+	}
 	if (!fits)
-		(void)unshrink();
+		set_budget(from);
+	atomic_store(&pd.shrinking, false);
 	atomic_store(&pd.resizing, false);
 	event_wake(&pd.resizing);
 	return fits;

@@ -6,6 +6,8 @@
  * succeeds, or fails, and every byte is looked at.  How it is done: race.h.
  */
 
+#include <errno.h>
+
 #include "race.h"
 #include "task.h"
 #include "testpager.h"
@@ -255,6 +257,66 @@ START_TEST(pageout_end_fault)
 }
 END_TEST
 
+/*
+ * The budget
+ */
+
+struct resize {
+	uint64_t frames;
+	int result;
+};
+
+static void
+do_resize(void *arg)
+{
+	struct resize *r = arg;
+
+	r->result = vmf_set_memory(r->frames * PG);
+}
+
+/* So many frames in use that nothing but an unmap frees, and a page after them. */
+static void
+begin_stuck(size_t frames)
+{
+	start(FRAMES * PG, 0);
+	touch_install();
+	p = alloc(FRAMES);
+	expect(vmf_advise(p, FRAMES * PG, VMF_ADVICE_RANDOM), 0);
+	fill_pages(p, frames, 9);
+}
+
+/*
+ * A thread finds no frame while a budget is tried that cannot be reached.  It waits until that is put
+ * back, or, if it comes to its conclusion late, changes nothing: neither the old budget nor the next.
+ */
+START_TEST(pageout_budget_put_back)
+{
+	struct resize r = { .frames = FRAMES / 2 };
+	struct actor resizer, a;
+	struct act x;
+
+	begin_stuck(FRAMES / 2 + 1);
+	x.p = p + (FRAMES - 1) * PG;
+	go(&resizer, do_resize, &r, "vm_pageout_resize: smaller");
+	meet(&resizer);
+	go(&a, do_touch_write, &x, "vm_wait: nothing to be had");
+	meet(&a);
+	if (_i == 0) {
+		release(&a);
+		check_waits(&a);
+	}
+	let(&resizer);
+	expect(r.result, -ENOMEM);
+	check(STAT(v_page_count) == FRAMES);
+	expect(vmf_set_memory(2 * FRAMES * PG), 0);
+	let(&a);
+	check(x.touch.signo == 0);
+	check(STAT(v_page_count) == 2 * FRAMES);
+	check_pages(p, FRAMES / 2 + 1, 9);
+	end();
+}
+END_TEST
+
 int
 main(void)
 {
@@ -266,6 +328,7 @@ main(void)
 		{ "pageout and rollback", pageout_rollback, 2 },
 		{ "pageout and collapse", pageout_collapse, 2 },
 		{ "the end of pageout and fault", pageout_end_fault, 2 },
+		{ "a budget that is put back and a fault", pageout_budget_put_back, 2 },
 	};
 
 	return run_races("races of pageout", races, nitems(races));
