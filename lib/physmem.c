@@ -578,10 +578,25 @@ physmem_set_budget(uint64_t budget_pages)
 bool
 physmem_fits(void)
 {
-	bool fits;
+	bool fits, refused = false;
 
 	kmutex_lock(&pm.lock);
-	fits = pm.nused + pm.ndirty <= pm.budget;
+	for (;;) {
+		uint32_t ticket = event_prepare(&pm.npunching);
+		bool flushing = pm.flushing;
+
+		fits = pm.nused + pm.ndirty <= pm.budget;
+		if (fits || pm.nused > pm.budget || (refused && !flushing))
+			break;
+		kmutex_unlock(&pm.lock);
+		if (flushing) {
+			PROBE("physmem_fits: others are punching");
+			(void)event_wait(&pm.npunching, ticket, EVENT_FOREVER);
+		} else {
+			refused = physmem_flush() == 0;
+		}
+		kmutex_lock(&pm.lock);
+	}
 	kmutex_unlock(&pm.lock);
 	return fits;
 }

@@ -501,13 +501,6 @@ vm_wait_frames(uint64_t n)
 	return done;
 }
 
-static bool
-has_shrunk(void)
-{
-	(void)physmem_flush();
-	return physmem_fits();
-}
-
 bool
 vm_pageout_resize(uint64_t page_count)
 {
@@ -525,7 +518,7 @@ vm_pageout_resize(uint64_t page_count)
 	set_budget(page_count);
 	if (page_count < from) {
 		PROBE("vm_pageout_resize: smaller");
-		fits = wait_until(has_shrunk);
+		fits = wait_until(physmem_fits);
 	}
 	if (!fits)
 		set_budget(from);

@@ -8,6 +8,7 @@
 
 #include <errno.h>
 
+#include "physmem.h"
 #include "race.h"
 #include "task.h"
 #include "testpager.h"
@@ -317,6 +318,36 @@ START_TEST(pageout_budget_put_back)
 }
 END_TEST
 
+/* A budget fits but for frames that somebody is about to give back to the kernel: that is waited for. */
+static void
+do_flush(void *arg)
+{
+	sys_sigset_t old;
+
+	trap_enter(&old);
+	(void)physmem_flush();
+	trap_leave(&old);
+}
+
+START_TEST(pageout_budget_punching)
+{
+	struct resize r = { .frames = FRAMES / 2 };
+	struct actor resizer, flusher;
+
+	begin_stuck(FRAMES / 2 + 8);
+	expect(vmf_unmap(p, 8 * PG), 0);
+	go(&flusher, do_flush, NULL, "physmem_flush: punching");
+	meet(&flusher);
+	go(&resizer, do_resize, &r, "none");
+	check_waits(&resizer);
+	let(&flusher);
+	finish(&resizer);
+	expect(r.result, 0);
+	check(STAT(v_dirty_free_count) == 0);
+	end();
+}
+END_TEST
+
 int
 main(void)
 {
@@ -329,6 +360,7 @@ main(void)
 		{ "pageout and collapse", pageout_collapse, 2 },
 		{ "the end of pageout and fault", pageout_end_fault, 2 },
 		{ "a budget that is put back and a fault", pageout_budget_put_back, 2 },
+		{ "a smaller budget and the last punch", pageout_budget_punching, 1 },
 	};
 
 	return run_races("races of pageout", races, nitems(races));
