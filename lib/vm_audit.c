@@ -31,6 +31,7 @@
 #include "vm_map.h"
 #include "vm_object.h"
 #include "vm_page.h"
+#include "vm_pageout.h"
 #include "vm_pager.h"
 
 /* What has been seen so far: frames, and how often ptes wire each page. */
@@ -264,6 +265,7 @@ vm_audit(void)
 	sys_sigset_t old;
 
 	trap_enter(&old);
+	vm_pageout_hold();
 	while (vm_pager_transfers() != 0)
 		sys_yield();
 	seen.nobjects = seen.npfns = 0;
@@ -280,5 +282,6 @@ vm_audit(void)
 			kpanic("audit: frame %u belongs to two pages", seen.pfn[i]);
 	audit_kernel();
 	compress_audit();
+	vm_pageout_go_on();
 	trap_leave(&old);
 }

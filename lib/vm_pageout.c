@@ -72,6 +72,10 @@ static struct {
 	_Atomic bool resizing;			/* one at a time; its address: what the next one waits on */
 	_Atomic bool shrinking;			/* the budget is being made smaller, and may be put back */
 	_Atomic uint32_t budgets;		/* times that the budget was set, ever */
+#ifdef VMF_TESTING
+	_Atomic bool asleep;			/* with nothing to do */
+	_Atomic bool hold, held;		/* it is to stop; it has.  Their addresses: what each waits on */
+#endif
 } pd = { .laundry = { .wash = washes, .nwashes = NWASHES, .evict = evict_washed } };
 
 enum verdict { HOPE, REWIND, FREED, LAUNDER };
@@ -288,6 +292,33 @@ run_pass(struct pass *p)
 		p->fruitful = true;
 }
 
+/* Stop, while a test wants that, where nothing is in hand.  => no lock held */
+static void
+hold_here(void)
+{
+#ifdef VMF_TESTING
+	for (;;) {
+		uint32_t ticket = event_prepare(&pd.hold);
+
+		atomic_store(&pd.held, atomic_load(&pd.hold));
+		if (!atomic_load(&pd.held))
+			break;
+		event_wake(&pd.held);
+		(void)event_wait(&pd.hold, ticket, EVENT_FOREVER);
+	}
+#endif
+}
+
+static void
+set_asleep(bool asleep)
+{
+#ifdef VMF_TESTING
+	atomic_store(&pd.asleep, asleep);
+#else
+	(void)asleep;
+#endif
+}
+
 /* Work until the target is reached, or until it is clear that it will not be. */
 static void
 work(void)
@@ -301,6 +332,7 @@ work(void)
 		uint32_t ticket = event_prepare(&pd.laundry);
 		struct pass p = { .hard = hard };
 
+		hold_here();
 		p.desperate = futile == FUTILE_PASSES - 1 && physmem_free_count() == 0;
 		if (!enough())
 			run_pass(&p);
@@ -334,13 +366,16 @@ run(void *arg)
 	while (!atomic_load(&pd.stop)) {
 		uint32_t ticket = event_prepare(&pd);
 
+		hold_here();
 		if (atomic_exchange(&pd.wanted, false)) {
 			vm_count(v_pdwakeups);
 			work();
 			/* Frames may have come from elsewhere, and no pass been needed: tell whoever waits. */
 			event_wake(&physmem_freed);
 		} else if (!atomic_load(&pd.stop)) {
+			set_asleep(true);
 			(void)event_wait(&pd, ticket, EVENT_FOREVER);
+			set_asleep(false);
 		}
 	}
 	for (;;) {
@@ -412,6 +447,37 @@ vm_pageout_laundry(void)
 {
 	return atomic_load(&pd.laundry.pages);
 }
+
+#ifdef VMF_TESTING
+void
+vm_pageout_hold(void)
+{
+	atomic_store(&pd.hold, true);
+	event_wake(&pd);
+	event_wake(&pd.laundry);
+	for (;;) {
+		uint32_t ticket = event_prepare(&pd.held);
+
+		if (atomic_load(&pd.held))
+			return;
+		(void)event_wait(&pd.held, ticket, EVENT_FOREVER);
+	}
+}
+
+void
+vm_pageout_go_on(void)
+{
+	atomic_store(&pd.hold, false);
+	event_wake(&pd.hold);
+}
+
+bool
+vm_pageout_rests(void)
+{
+	/* In this order: it is awake before it forgets that it is wanted. */
+	return !atomic_load(&pd.wanted) && atomic_load(&pd.asleep) && atomic_load(&pd.laundry.sent) == 0;
+}
+#endif
 
 /* Wait until it is so, or until it is clear that it will not be. */
 static bool

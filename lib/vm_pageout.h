@@ -53,4 +53,15 @@ bool vm_pageout_resize(uint64_t page_count);
 
 uint64_t vm_pageout_laundry(void);		/* pages that are being written for the daemon */
 
+#ifdef VMF_TESTING
+/*
+ * For the audit: stop the daemon where it has nothing in hand but transfers, and let it go on.
+ * => it runs; the calling thread holds no lock
+ */
+void vm_pageout_hold(void);
+void vm_pageout_go_on(void);
+/* It sleeps, nobody has woken it, and no transfer of its is under way.  => nobody else is in the library */
+bool vm_pageout_rests(void);
+#endif
+
 #endif

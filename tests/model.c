@@ -369,11 +369,8 @@ step(void)
 		(one_in(2) ? op_release : op_unmap)();
 	else
 		table[k].fn();
-	if (audit_every != 0 && op % audit_every == 0) {
-		if (swapping)
-			daemon_rest();
+	if (audit_every != 0 && op % audit_every == 0)
 		audit();
-	}
 	verify_sample();
 	if (op % full_every == full_every - 1)
 		verify_all();
@@ -408,8 +405,6 @@ finish(void)
 	}
 	for (struct pager *p = pagers; p < pagers + NPAGERS; p++)
 		pager_wait_gone(p);
-	if (swapping)
-		daemon_rest();
 	audit();
 	expect(vmf_statistics(&stats), 0);
 	if (swapping && stats.v_swpin == 0)

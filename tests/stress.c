@@ -679,7 +679,6 @@ main(int argc, char **argv)
 	if (pageout) {
 		expect(vmf_statistics(&stats), 0);
 		check(stats.v_pageouts != 0 && stats.v_swpin != 0);
-		daemon_rest();
 	}
 	stop();
 	printf("stress: %" PRIu64 " transfers, %" PRIu64 " snapshots, %" PRIu64 " rollbacks, "

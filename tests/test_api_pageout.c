@@ -47,22 +47,6 @@ begin(uint64_t budget)
 	touch_install();
 }
 
-/* The audit wants the daemon to be at rest. */
-static void
-end(void)
-{
-	uint64_t before, now = 0;
-
-	do {
-		struct vmf_stats s = stats();
-
-		before = now;
-		now = s.v_scan + s.v_pageouts + s.v_map_calls + s.v_laundry_count;
-		usleep(20000);
-	} while (now != before);
-	stop();
-}
-
 /*
  * A file, by a pager of ours: page i holds mix(KEY, i)
  */
@@ -145,7 +129,7 @@ START_TEST(a_scan_leaves_the_hot_set_alone)
 	ck_assert_uint_gt(resident(hot, HOT), before - HOT / 10);
 	ck_assert_uint_ge(resident(scan, SCAN), BUDGET / 16);
 	check_pages(hot, HOT, KEY);
-	end();
+	stop();
 }
 END_TEST
 
@@ -172,7 +156,7 @@ START_TEST(a_scan_leaves_the_hot_set_in_use_alone)
 	}
 	ck_assert_uint_lt(again, HOT / 10);
 	check_pages(hot, HOT, KEY);
-	end();
+	stop();
 }
 END_TEST
 
@@ -194,7 +178,7 @@ START_TEST(what_is_used_next_becomes_hot)
 	}
 	ck_assert_uint_lt(asked_for - was, NEXT / 10);
 	check_pages(next, NEXT, KEY);
-	end();
+	stop();
 }
 END_TEST
 
@@ -225,7 +209,7 @@ START_TEST(the_budget_shrinks_and_grows)
 	check_pages(p, 2 * BUDGET, KEY);
 	expect(vmf_set_memory(0), 0);			/* what the machine has */
 	ck_assert_uint_gt(stats().v_page_count, 3 * BUDGET);
-	end();
+	stop();
 }
 END_TEST
 
@@ -250,7 +234,7 @@ START_TEST(a_budget_that_cannot_be_reached_is_refused)
 	expect(vmf_set_memory(BUDGET / 4 * PG), 0);
 	check_pages(p, BUDGET / 2, KEY);
 	check_pages(q, BUDGET, KEY);
-	end();
+	stop();
 }
 END_TEST
 
@@ -303,7 +287,7 @@ START_TEST(a_budget_changes_under_the_feet_of_threads)
 		check(pthread_join(touchers[i].thread, NULL) == 0);
 		check_pages(touchers[i].p, BUDGET / 2, KEY);
 	}
-	end();
+	stop();
 }
 END_TEST
 

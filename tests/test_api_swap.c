@@ -66,23 +66,6 @@ stats(void)
 	return s;
 }
 
-/* Stop, when the pageout daemon is at rest: the audit needs it so. */
-static void
-finish(void)
-{
-	uint64_t before, now = 0;
-
-	do {
-		struct vmf_stats s;
-
-		before = now;
-		usleep(20000);
-		s = stats();
-		now = s.v_scan + s.v_pageouts + s.v_map_calls + s.swap_errors;
-	} while (now != before);
-	stop();
-}
-
 /*
  * A working set larger than memory
  */
@@ -164,7 +147,7 @@ START_TEST(four_budgets_of_memory_keep_every_byte)
 	ck_assert_uint_le(s.v_page_count - s.v_free_count, BUDGET);
 	expect(vmf_unmap(p, SET * PG), 0);
 	ck_assert_uint_eq(stats().swap_used, 0);
-	finish();
+	stop();
 }
 END_TEST
 
@@ -201,7 +184,7 @@ START_TEST(snapshots_of_more_than_memory_keep_theirs)
 	ck_assert_uint_le(stats().swap_used, SET);
 	expect(vmf_unmap(p, SET * PG), 0);
 	ck_assert_uint_eq(stats().swap_used, 0);
-	finish();
+	stop();
 }
 END_TEST
 
@@ -265,7 +248,7 @@ START_TEST(one_fault_in_twenty_loses_nothing)
 	ck_assert_uint_ge(s.v_pager_errors, refused);
 	expect(vmf_unmap(p, SET * PG), 0);
 	ck_assert_uint_eq(stats().swap_used, 0);
-	finish();
+	stop();
 }
 END_TEST
 
@@ -313,7 +296,7 @@ START_TEST(a_full_disk_keeps_pages_in_memory_and_says_so)
 	for (; n < SET; n++)
 		fill(p + n * PG, PG, mix(3, n));
 	check_pages(p, SET, 3);
-	finish();
+	stop();
 }
 END_TEST
 
@@ -339,7 +322,7 @@ START_TEST(what_cannot_be_read_is_a_signal_and_comes_back_later)
 	ck_assert_uint_ge(lost, SET - BUDGET);
 	sys_inject = NULL;
 	check_pages(p, SET, 3);
-	finish();
+	stop();
 }
 END_TEST
 #endif
@@ -368,7 +351,7 @@ START_TEST(full_swap_is_an_error_in_bounded_time)
 	fill(p + n * PG, PG, mix(3, n));
 	for (size_t i = BUDGET / 2; i <= n; i++)
 		check_fill(p + i * PG, PG, mix(3, i));
-	finish();
+	stop();
 }
 END_TEST
 
@@ -391,7 +374,7 @@ START_TEST(without_swap_there_is_none)
 	ck_assert_uint_ge(n, BUDGET / 2);
 	ck_assert_uint_le(n, BUDGET);
 	check_pages(p, n, 3);
-	finish();
+	stop();
 }
 END_TEST
 
@@ -428,7 +411,7 @@ use_swap(uint64_t size)
 	p = alloc(SET);
 	fill_pages(p, SET, 5);
 	check_pages(p, SET, 5);
-	finish();
+	stop();
 }
 
 START_TEST(a_file_may_be_given)

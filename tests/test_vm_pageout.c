@@ -100,19 +100,6 @@ page_at(const char *p)
 	return m;
 }
 
-/* Wait until the daemon has nothing to do. */
-static void
-quiet(void)
-{
-	uint64_t scanned, end = now_ms() + SLOW_MS;
-
-	do {
-		check(now_ms() < end);
-		scanned = COUNT(v_scan);
-		usleep(30000);
-	} while (COUNT(v_scan) != scanned);
-}
-
 START_TEST(queues)
 {
 	char *p;
@@ -152,7 +139,6 @@ START_TEST(larger_than_memory)
 		check(c.used + c.dirty <= FRAMES);
 	}
 	check(COUNT(v_pageouts) > 0 && COUNT(v_pageins) > FRAMES && COUNT(v_scan) > 0);
-	quiet();
 	audit();
 	stop();
 	check_pages(store, 2 * FRAMES, 6);
@@ -178,7 +164,7 @@ START_TEST(touched_pages_come_back)
 			pageins += COUNT(v_pageins) - before;
 		}
 	}
-	quiet();
+	daemon_rest();
 	check(COUNT(v_reactivated) > 0);
 	check(pageins < 4 * HOT);		/* once at first, and seldom again */
 	check_pages(p, HOT, 3);
@@ -201,7 +187,7 @@ START_TEST(cached_objects)
 		expect(vmf_unmap(p, PAGES * PG), 0);
 		q = alloc(FRAMES / 2);
 		fill_pages(q, FRAMES / 2, 2);
-		quiet();
+		daemon_rest();
 		check(nputs > 0);
 		check_pages(q, FRAMES / 2, 2);
 		expect(vmf_unmap(q, FRAMES / 2 * PG), 0);
@@ -230,7 +216,7 @@ START_TEST(wired_pages_stay)
 	fill_pages(q, 8, 2);
 	for (size_t i = 32; i < 2 * FRAMES; i++)
 		p[i * PG] = 1;
-	quiet();
+	daemon_rest();
 	for (size_t i = 0; i < 32; i++) {
 		struct vm_page *m = page_at(p + i * PG);
 
@@ -265,7 +251,6 @@ START_TEST(untouched_zeros_go)
 		check(p[i * PG] == (char)(i / 16 + 1));
 		check_zero(p + i * PG + 1, PG - 1);
 	}
-	quiet();
 	audit();
 	stop();
 }
@@ -308,7 +293,6 @@ START_TEST(others_are_waited_for)
 	check(pthread_join(filler, NULL) == 0);
 	check_pages(q, FRAMES - 8, 2);
 	check_pages(p, 16, 4);
-	quiet();
 	audit();
 	stop();
 }
@@ -350,7 +334,6 @@ START_TEST(bounded_end)
 	check_pages(q, 8, 2);
 	expect(vmf_unmap(q, 8 * PG), 0);
 	expect_write(p + FRAMES * PG, 0, 0);
-	quiet();
 	audit();
 	stop();
 }

@@ -108,12 +108,10 @@ START_TEST(a_used_up_budget_is_an_error_in_bounded_time)
 	expect(vmf_write(p + 70 * PG, buf, sizeof(buf)), -ENOMEM);
 	expect(vmf_wire(p + 70 * PG, PG), -EAGAIN);
 	ck_assert_uint_lt(now_ms() - began, 5000);
-	daemon_rest();
 	audit();
 	check_pages(p, 62, OLD);
 	expect(vmf_unmap(q, 2 * PG), 0);
 	fill_pages(p + 64 * PG, 2, NEW);
-	daemon_rest();
 	audit();
 }
 END_TEST
@@ -158,7 +156,6 @@ START_TEST(a_working_set_of_four_budgets_loses_nothing)
 			fill(p + i * PG, PG, key[i]);
 		}
 	}
-	daemon_rest();
 	audit();
 	fill_pages(p, SET, NEW);
 	check_pages(p, SET, NEW);
@@ -168,13 +165,11 @@ START_TEST(a_working_set_of_four_budgets_loses_nothing)
 		expect(vmf_snapshot_read(snapshot, 0, i * PG, buf, PG), 0);
 		check_fill(buf, PG, key[i]);
 	}
-	daemon_rest();
 	audit();
 	ck_assert_uint_gt(vm_meter_read(VMC_v_pageouts), SET);
 	ck_assert_uint_gt(vm_meter_read(VMC_v_swpin), SET);
 	ck_assert_uint_eq(vm_meter_read(VMC_v_swpout), vm_meter_read(VMC_v_pageouts));
 	expect(vmf_snapshot_release(snapshot), 0);
-	daemon_rest();
 	audit();
 	check_pages(p, SET, NEW);
 }
@@ -251,7 +246,6 @@ START_TEST(more_faults_than_workers_find_workers)
 		pthread_join(thread[i], NULL);
 	delay_ms = 0;
 	ck_assert_uint_gt(most, 2);
-	daemon_rest();
 	audit();
 	check_pages(user_mem, 64, OLD);
 }
@@ -283,7 +277,6 @@ START_TEST(callbacks_may_fault_and_need_frames)
 	scratch_pages = 0;
 	ck_assert_uint_ge((unsigned char)scratch[63 * PG], 64);
 	ck_assert_uint_lt(now_ms() - began, 5000);
-	daemon_rest();
 	audit();
 }
 END_TEST
@@ -311,7 +304,6 @@ START_TEST(a_slow_pager_does_not_stop_the_pageout_of_other_memory)
 	gate = false;
 	pthread_join(thread, NULL);
 	check_pages(user_mem, 9, NEW);
-	daemon_rest();
 	audit();
 }
 END_TEST
@@ -325,7 +317,6 @@ START_TEST(an_answer_after_the_deadline_changes_nothing)
 	expect_read(p, SIGBUS, BUS_ADRERR);
 	expect_read(p + PG, SIGBUS, BUS_ADRERR);
 	ck_assert_uint_eq(running, 2);
-	daemon_rest();
 	audit();
 	/* The frames that were meant for them belong to others now. */
 	q = alloc(16);
@@ -335,7 +326,6 @@ START_TEST(an_answer_after_the_deadline_changes_nothing)
 	while (running != 0)
 		usleep(1000);
 	usleep(50000);
-	daemon_rest();
 	audit();
 	check_pages(q, 16, NEW);
 	check_pages(p, 64, 3);

@@ -410,15 +410,8 @@ evict(struct vm_object *o)
 void
 daemon_rest(void)
 {
-	uint64_t before, now = 0;
-
-	/* Awake, it looks at pages or calls a pager, which takes less than this. */
-	do {
-		before = now;
-		usleep(20000);
-		now = vm_meter_read(VMC_v_scan) + vm_meter_read(VMC_v_pageouts) +
-		    vm_meter_read(VMC_v_map_calls) + testpager_counts.puts;
-	} while (now != before || vm_pageout_laundry() != 0);
+	while (!vm_pageout_rests() || vm_pager_transfers() != 0)
+		usleep(200);
 }
 
 uint64_t

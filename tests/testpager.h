@@ -77,7 +77,7 @@ void collapse(struct vm_object *);
 void give_pager(struct vm_object *, vm_pindex_t paging_offset);
 /* Page out all that it has resident; nothing, if it has no pager.  => no page is wired */
 void evict(struct vm_object *);
-/* Wait until the pageout daemon sleeps, as an audit needs it. */
+/* Wait until the pageout daemon has nothing to do. */
 void daemon_rest(void);
 uint64_t frames_used(void);
 uint64_t objects_alive(void);
