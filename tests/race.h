@@ -31,7 +31,7 @@
 #include "suite.h"
 #include "support.h"
 
-enum { PAGES = 16, SLOW_MS = 10000, QUIET_MS = 30 };
+enum { PAGES = 16, SLOW_MS = 50000, QUIET_MS = 30 };
 
 /*
  * Actors

@@ -662,7 +662,8 @@ main(int argc, char **argv)
 		check(pthread_create(&threads[n++], NULL, writer, (void *)(uintptr_t)w) == 0);
 	for (size_t i = 0; i < nitems(services); i++)
 		check(pthread_create(&threads[n++], NULL, services[i], (void *)(uintptr_t)i) == 0);
-	for (unsigned s = 0; s < seconds; s++) {
+	/* On a busy machine it may take longer until memory has been full at all. */
+	for (unsigned s = 0; s < seconds || (pageout && (stats.v_pageouts == 0 || stats.v_swpin == 0)); s++) {
 		sleep(1);
 		expect(vmf_statistics(&stats), 0);
 		check(stats.mappings <= stats.mappings_max);
@@ -676,10 +677,6 @@ main(int argc, char **argv)
 	check(stats.snapshots == 0);
 	check(*x == *y);
 	expect(vmf_task_destroy(other), 0);
-	if (pageout) {
-		expect(vmf_statistics(&stats), 0);
-		check(stats.v_pageouts != 0 && stats.v_swpin != 0);
-	}
 	stop();
 	printf("stress: %" PRIu64 " transfers, %" PRIu64 " snapshots, %" PRIu64 " rollbacks, "
 	    "%" PRIu64 " forks, %" PRIu64 " copies, %" PRIu64 " calls (%" PRIu64 " wired), "

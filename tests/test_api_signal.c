@@ -404,7 +404,7 @@ START_TEST(a_storm_of_signals_meets_faults_and_snapshots)
 	r[1] = (struct vmf_range){ storm_memory, 64 * PG };
 	signal(SIGALRM, storm);
 	setitimer(ITIMER_REAL, &fast, NULL);
-	while (now_ms() < until) {
+	while (now_ms() < until || storms <= 100) {
 		fill_pages(p, 128, n);
 		expect(vmf_snapshot_create(r, 2, &s), 0);
 		fill_pages(p, 64, n + 1);
@@ -420,7 +420,6 @@ START_TEST(a_storm_of_signals_meets_faults_and_snapshots)
 	for (size_t i = 0; i < 64; i++)		/* bytes wrap; their sum modulo 256 does not care */
 		sum += (uint64_t)(unsigned char)storm_memory[i * PG] +
 		    (unsigned char)storm_memory[i * PG + 9];
-	ck_assert_uint_gt(storms, 100);
 	ck_assert_uint_eq(sum % 256, 2 * storms % 256);
 	stop();
 }

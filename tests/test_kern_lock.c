@@ -34,6 +34,14 @@ await(_Atomic int *what, int value)
 		msleep(1);
 }
 
+/* Somebody waits for rw: its flags say so. */
+static void
+await_waiter(void)
+{
+	while ((rw.word & ~UINT32_C(0xfffffff)) == 0)
+		msleep(1);
+}
+
 /*
  * Mutex
  */
@@ -241,7 +249,6 @@ END_TEST
 static void *
 stage_writer(void *arg)
 {
-	stage = 1;
 	krwlock_write(&rw);
 	counter = 1;
 	msleep(20);
@@ -265,8 +272,7 @@ START_TEST(waiting_writer_goes_before_new_readers)
 
 	krwlock_read(&rw);
 	w = spawn(stage_writer, NULL);
-	await(&stage, 1);
-	msleep(50);
+	await_waiter();
 	r = spawn(late_reader, NULL);
 	msleep(50);
 	ck_assert_int_eq(counter, 0);
@@ -293,8 +299,7 @@ START_TEST(waiting_writer_holds_off_tryread)
 
 	krwlock_read(&rw);
 	w = spawn(stage_writer, NULL);
-	await(&stage, 1);
-	msleep(50);
+	await_waiter();
 	join(spawn(try_reader, NULL));
 	krwlock_read_unlock(&rw);
 	join(w);
@@ -361,8 +366,7 @@ START_TEST(upgrade_goes_before_waiting_writer)
 
 	krwlock_read(&rw);
 	w = spawn(stage_writer, NULL);
-	await(&stage, 1);
-	msleep(50);
+	await_waiter();
 	ck_assert(krwlock_upgrade(&rw));
 	ck_assert_int_eq(counter, 0);
 	counter = 7;
@@ -421,8 +425,7 @@ START_TEST(downgrade_admits_readers_and_no_writer)
 	for (int i = 0; i < THREADS; i++)
 		join(t[i]);
 	w = spawn(stage_writer, NULL);
-	await(&stage, 1);
-	msleep(50);
+	await_waiter();
 	ck_assert_int_eq(counter, 0);
 	krwlock_read_unlock(&rw);
 	join(w);

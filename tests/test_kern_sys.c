@@ -380,7 +380,6 @@ START_TEST(futex_waits_and_wakes)
 	ck_assert_int_eq(sys_futex_wait(&word, 1, 0), -ETIMEDOUT);
 	ck_assert_int_eq(sys_futex_wait(&word, 1, 1100 * MS), -ETIMEDOUT);
 	ck_assert_uint_ge(sys_clock() - start, 1100 * MS);
-	ck_assert_uint_lt(sys_clock() - start, 60000 * MS);
 	ck_assert_int_eq(sys_futex_wake(&word, 1), 0);
 	t = spawn(futex_waiter, NULL);
 	while (sys_futex_wake(&word, 1) == 0)	/* until it sleeps */

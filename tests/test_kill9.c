@@ -151,7 +151,8 @@ START_TEST(what_was_synced_survives_kill_9)
 		check(pid >= 0);
 		if (pid == 0)
 			child(fd, flags);
-		while (!journal->running) {
+		/* The first one lives until it has synced something, however slow the disk is. */
+		while (!journal->running || journal->syncs == 0) {
 			check(waitpid(pid, &status, WNOHANG) == 0);
 			usleep(200);
 		}
@@ -161,7 +162,6 @@ START_TEST(what_was_synced_survives_kill_9)
 		expect_killed(status, SIGKILL);
 		verify(fd);
 	}
-	check(journal->syncs > 0);
 	close(fd);
 }
 END_TEST
