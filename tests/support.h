@@ -33,6 +33,21 @@
 #define TOUCHES_MANAGED
 #endif
 
+/*
+ * Built with the address or the thread sanitizer, which make everything many times slower: what is repeated at
+ * random is repeated less often there.
+ */
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define SANITIZED	1
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
+#define SANITIZED	1
+#endif
+#endif
+#ifndef SANITIZED
+#define SANITIZED	0
+#endif
+
 #define PG		((size_t)VMF_PAGE_SIZE)
 #define nitems(a)	(sizeof(a) / sizeof((a)[0]))
 #define BAD_HANDLE	UINT64_C(0x7fffffff12345678)	/* never given out */

@@ -13,8 +13,8 @@
 #include "suite.h"
 #include "support.h"
 
-/* A quarter of that where addresses are scarce. */
-static const size_t npages = sizeof(void *) == 8 ? (size_t)1 << 18 : (size_t)1 << 16;
+/* A quarter of that where addresses are scarce, or time is. */
+static const size_t npages = sizeof(void *) == 8 && !SANITIZED ? (size_t)1 << 18 : (size_t)1 << 16;
 
 static size_t
 stride(void)
