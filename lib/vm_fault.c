@@ -138,16 +138,23 @@ wait_busy(struct faultstate *fs, struct vm_page *m, struct vm_object *also)
 	return KERN_RETRY;
 }
 
-/* No frame: give everything back and wait for one.  => fs->object locked, fs->m released */
+/* Wait for a frame.  => nothing locked */
 static enum kern_return
-wait_frame(struct faultstate *fs)
+shortage(struct faultstate *fs)
 {
-	unlock_and_deallocate(fs);
 	vm_count(v_frame_waits);
 	/* It may also be memory for our own structures that there is none of; that nobody brings. */
 	if (fs->frame_waits++ >= FRAME_WAITS_MAX)
 		return KERN_RESOURCE_SHORTAGE;
 	return vm_wait() ? KERN_RETRY : KERN_RESOURCE_SHORTAGE;
+}
+
+/* No frame: give everything back and wait for one.  => fs->object locked, fs->m released */
+static enum kern_return
+wait_frame(struct faultstate *fs)
+{
+	unlock_and_deallocate(fs);
+	return shortage(fs);
 }
 
 /*
@@ -756,8 +763,8 @@ fault(struct faultstate *fs)
 		result = fault_lookup(fs);
 		if (result == KERN_SUCCESS)
 			result = fault_walk(fs);
-		else if (result == KERN_RESOURCE_SHORTAGE && vm_wait())
-			result = KERN_RETRY;
+		else if (result == KERN_RESOURCE_SHORTAGE)
+			result = shortage(fs);
 		if (result == KERN_SUCCESS)
 			result = fault_cow(fs);
 		if (result == KERN_SUCCESS && (fs->fault_type & VM_PROT_WRITE))

@@ -14,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "kern/sys.h"
 #include "suite.h"
 #include "support.h"
 #include "testpager.h"
@@ -521,6 +522,34 @@ START_TEST(what_is_too_deep_is_brought_forward)
 }
 END_TEST
 
+/* Memory for the library's own structures, not frames, is what there is none of; nobody brings any. */
+static int
+no_mmap(enum sys_call which)
+{
+	return which == SYS_CALL_MMAP ? -ENOMEM : 0;
+}
+
+START_TEST(without_memory_for_objects_a_fault_fails_and_ends)
+{
+	enum { OBJECTS = 4096 };
+	char *p = alloc(2 * OBJECTS);
+	struct touch t = { 0 };
+	size_t i;
+
+	for (i = 0; i < OBJECTS; i++)
+		expect(vmf_unmap(p + (2 * i + 1) * PG, PG), 0);
+	sys_inject = no_mmap;
+	for (i = 0; i < OBJECTS && t.signo == 0; i++)
+		t = touch_write(p + 2 * i * PG);
+	sys_inject = NULL;
+	ck_assert_int_eq(t.signo, SIGBUS);
+	for (i = 0; i < OBJECTS; i++)
+		fill(p + 2 * i * PG, PG, i);
+	for (i = 0; i < OBJECTS; i++)
+		check_fill(p + 2 * i * PG, PG, i);
+}
+END_TEST
+
 int
 main(void)
 {
@@ -537,6 +566,7 @@ main(void)
 	tcase_add_test(t, an_io_error_is_not_a_hole);
 	tcase_add_test(t, a_pager_that_says_again_is_asked_again);
 	tcase_add_test(t, who_meets_a_busy_page_waits_for_it);
+	tcase_add_test(t, without_memory_for_objects_a_fault_fails_and_ends);
 	suite_add_tcase(s, t);
 	tcase_add_checked_fixture(u, setup, teardown);
 	tcase_add_loop_test(u, a_fault_notices_what_was_changed_meanwhile, 0,
