@@ -784,7 +784,7 @@ START_TEST(random_operations_agree_with_the_model)
 	for (size_t k = 0; k < PAGERS; k++)
 		p[k] = swap_pager_make(PAGES);
 	sys_inject = faults ? chaos : NULL;
-	for (unsigned op = 0; op < 4000; op++) {
+	for (unsigned op = 0; op < (SANITIZED ? 1500 : 4000); op++) {
 		size_t k = rng_next(&seed) % PAGERS, l = rng_next(&seed) % PAGERS;
 		uint32_t at = (uint32_t)(rng_next(&seed) % PAGES), to, done = 0;
 		uint32_t n = 1 + (uint32_t)(rng_next(&seed) % (op % 2 == 0 ? 3 : 64));
