@@ -68,7 +68,10 @@ struct physmem_counts {
 void physmem_counts(struct physmem_counts *);
 uint64_t physmem_budget(void);
 void physmem_set_budget(uint64_t budget_pages);
-/* Is used + dirty <= budget?  Dirty frames that are in the way are given back first, as far as the kernel takes them. */
+/*
+ * Is used + dirty <= budget?  Dirty frames that are in the way are given back first, as far as the
+ * kernel takes them.
+ */
 bool physmem_fits(void);
 uint64_t physmem_free_count(void);	/* frames that may still be allocated; a moment's truth */
 extern const char physmem_freed;	/* an event: frames may have become free */

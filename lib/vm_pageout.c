@@ -70,11 +70,11 @@ static struct {
 	_Atomic uint32_t fruitful;		/* times that pages were freed, ever */
 	_Atomic uint64_t rest_until;		/* nothing to gain before then, as it seems */
 	_Atomic bool resizing;			/* one at a time; its address: what the next one waits on */
-	_Atomic bool shrinking;			/* the budget is being made smaller, and may be put back */
+	_Atomic bool shrinking;			/* a smaller budget is tried, and may be put back */
 	_Atomic uint32_t budgets;		/* times that the budget was set, ever */
 #ifdef VMF_TESTING
 	_Atomic bool asleep;			/* with nothing to do */
-	_Atomic bool hold, held;		/* it is to stop; it has.  Their addresses: what each waits on */
+	_Atomic bool hold, held;		/* it is to stop; it has: both are waited on */
 #endif
 } pd = { .laundry = { .wash = washes, .nwashes = NWASHES, .evict = evict_washed } };
 
@@ -475,7 +475,8 @@ bool
 vm_pageout_rests(void)
 {
 	/* In this order: it is awake before it forgets that it is wanted. */
-	return !atomic_load(&pd.wanted) && atomic_load(&pd.asleep) && atomic_load(&pd.laundry.sent) == 0;
+	return !atomic_load(&pd.wanted) && atomic_load(&pd.asleep) &&
+	    atomic_load(&pd.laundry.sent) == 0;
 }
 #endif
 
@@ -509,10 +510,10 @@ wait_until(bool (*is_so)(void))
 /*
  * The budget
  *
- * While it is being made smaller it is the smaller one already, so that what becomes free is not used again.  It
- * belongs to the thread that asked for it, which alone decides whether it can be reached, and puts
- * the old one back if not.  Who would get no frame meanwhile waits for that decision: a
- * verdict passed on a budget that is being tried, or that is gone, is none.
+ * While it is being made smaller it is the smaller one already, so that what becomes free is not
+ * used again.  It belongs to the thread that asked for it, which alone decides whether it can be
+ * reached, and puts the old one back if not.  Who would get no frame meanwhile waits for that
+ * decision: a verdict passed on a budget that is being tried, or that is gone, is none.
  */
 
 static void

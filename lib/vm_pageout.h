@@ -60,7 +60,7 @@ uint64_t vm_pageout_laundry(void);		/* pages that are being written for the daem
  */
 void vm_pageout_hold(void);
 void vm_pageout_go_on(void);
-/* It sleeps, nobody has woken it, and no transfer of its is under way.  => nobody else is in the library */
+/* It sleeps, unwoken, and no transfer of its is under way.  => nobody else is in the library */
 bool vm_pageout_rests(void);
 #endif
 

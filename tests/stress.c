@@ -627,7 +627,7 @@ main(int argc, char **argv)
 	};
 	pthread_t threads[WRITERS_MAX + nitems(services)];
 	struct vmf_stats stats = { .size = sizeof(stats) };
-	bool pageout = false;
+	bool pageout = false, full = false;
 	uint64_t memory = 0;
 	uint32_t mappings = 0;
 	unsigned n = 0;
@@ -663,10 +663,11 @@ main(int argc, char **argv)
 	for (size_t i = 0; i < nitems(services); i++)
 		check(pthread_create(&threads[n++], NULL, services[i], (void *)(uintptr_t)i) == 0);
 	/* On a busy machine it may take longer until memory has been full at all. */
-	for (unsigned s = 0; s < seconds || (pageout && (stats.v_pageouts == 0 || stats.v_swpin == 0)); s++) {
+	for (unsigned s = 0; s < seconds || (pageout && !full); s++) {
 		sleep(1);
 		expect(vmf_statistics(&stats), 0);
 		check(stats.mappings <= stats.mappings_max);
+		full = stats.v_pageouts != 0 && stats.v_swpin != 0;
 	}
 	stopping = true;
 	while (n > 0)

@@ -34,8 +34,8 @@
 #endif
 
 /*
- * Built with the address or the thread sanitizer, which make everything many times slower: what is repeated at
- * random is repeated less often there.
+ * Built with the address or the thread sanitizer, which make everything many times slower: what is
+ * repeated at random is repeated less often there.
  */
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 #define SANITIZED	1

@@ -201,7 +201,7 @@ misfortune(enum sys_call which)
 
 	if (which != SYS_CALL_PREADV && which != SYS_CALL_PWRITEV && which != SYS_CALL_FALLOCATE)
 		return 0;
-	/* Frames that the kernel does not take back are looked for all over the frame space: slow with a sanitizer. */
+	/* Frames that are not taken back are looked for in all of the frame space: slow there. */
 	if (SANITIZED && which == SYS_CALL_FALLOCATE)
 		return 0;
 	x = mix(23, dice++);

@@ -460,7 +460,7 @@ START_TEST(threads)
 {
 	pthread_t t[4];
 
-	/* Less than each of them has after a while if the others are not there at all: half of 96. */
+	/* Less than each of them has after a while when it is alone: half of 96. */
 	expect(physmem_init(40, SPACE), 0);
 	for (uintptr_t i = 0; i < 4; i++)
 		check(pthread_create(&t[i], NULL, work, (void *)(i + 1)) == 0);

@@ -287,8 +287,8 @@ begin_stuck(size_t frames)
 }
 
 /*
- * A thread finds no frame while a budget is tried that cannot be reached.  It waits until that is put
- * back, or, if it comes to its conclusion late, changes nothing: neither the old budget nor the next.
+ * A thread finds no frame while a budget is tried that cannot be reached.  It waits until the old
+ * one is back, or, if it comes to its conclusion late, changes nothing: not that, nor the next.
  */
 START_TEST(pageout_budget_put_back)
 {
@@ -318,7 +318,7 @@ START_TEST(pageout_budget_put_back)
 }
 END_TEST
 
-/* A budget fits but for frames that somebody is about to give back to the kernel: that is waited for. */
+/* A budget fits but for frames that somebody is giving back to the kernel: that is waited for. */
 static void
 do_flush(void *arg)
 {

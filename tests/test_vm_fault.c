@@ -522,7 +522,7 @@ START_TEST(what_is_too_deep_is_brought_forward)
 }
 END_TEST
 
-/* Memory for the library's own structures, not frames, is what there is none of; nobody brings any. */
+/* It is memory for the library's own structures that there is none of; nobody brings any. */
 static int
 no_mmap(enum sys_call which)
 {

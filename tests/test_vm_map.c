@@ -137,7 +137,7 @@ START_TEST(large_ranges_are_aligned)
 	char *p;
 
 	(void)alloc(1);
-	/* How much a small address space can spare depends on what the kernel had left of it: a page it can. */
+	/* A small address space cannot spare much, but a page it can. */
 	p = sizeof(void *) > 4 ? NULL : alloc(before);
 	ck_assert_uint_eq((uintptr_t)alloc(2 * m / PG) % (2 * m), 0);
 	if (p != NULL)

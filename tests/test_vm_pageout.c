@@ -526,7 +526,7 @@ START_TEST(frozen_objects_are_spared)
 }
 END_TEST
 
-/* On a slow machine a deadline as short as these passes where nobody wanted it to: once more, then. */
+/* On a slow machine a deadline so short passes where nobody wanted it to: once more, then. */
 static bool
 was_late(int signo, int code, const void *addr)
 {
