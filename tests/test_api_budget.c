@@ -13,18 +13,18 @@
 #include "suite.h"
 #include "support.h"
 
-/* A quarter of that where addresses are scarce, or time is. */
-static const size_t npages = sizeof(void *) == 8 && !SANITIZED ? (size_t)1 << 18 : (size_t)1 << 16;
+/* The kernel's limit takes a gigabyte; a quarter has to do where addresses are scarce, or time is. */
+enum { QUARTER = 1 << 16, GIGABYTE = sizeof(void *) == 8 && !SANITIZED ? 4 * QUARTER : QUARTER };
 
 static size_t
-stride(void)
+stride(size_t npages)
 {
 	/* Odd, so that multiples of it visit each page of a power of two once, far apart. */
 	return (size_t)0x9e3779b1u % npages | 1;
 }
 
 static void
-scatter(uint32_t mappings)
+scatter(uint32_t mappings, size_t npages)
 {
 	struct vmf_stats stats = { .size = sizeof(stats) };
 	vmf_snapshot_t snap;
@@ -38,7 +38,7 @@ scatter(uint32_t mappings)
 		p[i * PG / sizeof(*p)] = i;
 	r = (struct vmf_range){ p, npages * PG };
 	expect(vmf_snapshot_create(&r, 1, &snap), 0);
-	for (size_t i = 0, k = 0; i < npages; i++, k = (k + stride()) % npages) {
+	for (size_t i = 0, k = 0; i < npages; i++, k = (k + stride(npages)) % npages) {
 		p[k * PG / sizeof(*p)] += npages;
 		if (i % 4096 != 0)
 			continue;
@@ -59,13 +59,13 @@ scatter(uint32_t mappings)
 
 START_TEST(random_writes_to_a_gigabyte_pass_with_the_kernel_s_limit)
 {
-	scatter(0);
+	scatter(0, GIGABYTE);
 }
 END_TEST
 
-START_TEST(random_writes_to_a_gigabyte_pass_with_a_thousand_mappings)
+START_TEST(random_writes_pass_with_a_thousand_mappings)
 {
-	scatter(1000);
+	scatter(1000, QUARTER);
 }
 END_TEST
 
@@ -77,7 +77,7 @@ main(void)
 
 	tcase_set_timeout(tc, 240);
 	tcase_add_test(tc, random_writes_to_a_gigabyte_pass_with_the_kernel_s_limit);
-	tcase_add_test(tc, random_writes_to_a_gigabyte_pass_with_a_thousand_mappings);
+	tcase_add_test(tc, random_writes_pass_with_a_thousand_mappings);
 	suite_add_tcase(s, tc);
 	return run_suite(s);
 }
