@@ -37,7 +37,9 @@
 #define STRAY_RUN	(1u << RUN_SHIFT)	/* strays are taken from runs of this length */
 #define BATCH_RUNS	512			/* freed runs that are collected ... */
 #define BATCH_PAGES	4096			/* ... or frames, before they are punched */
-#define LOW_SHARE	64			/* of the budget: less than this is low */
+#define RECYCLE_LEAST	32			/* frames in a row that are worth being used out of place */
+#define RECYCLE_LOOKS	8			/* runs that are looked at for that */
+#define PLENTY_STEP	32			/* frames freed for each physmem_plenty */
 #define LEAST_SPACE	(1u << 16)		/* frames: fewer are not worth starting with */
 
 struct extent {
@@ -65,10 +67,11 @@ static struct {
 	uint32_t nbatch, batch_pages;
 	bool flushing;			/* somebody is punching ... */
 	uint32_t npunching;		/* ... so many of the ndirty frames at the moment */
-	_Atomic bool low;		/* not guarded: a hint */
+	uint64_t low_mark;
+	_Atomic bool low;		/* not guarded: a hint; fewer than low_mark are left */
 } pm;
 
-const char physmem_freed;
+const char physmem_freed, physmem_plenty;
 
 static inline bool
 test_bit(const uint64_t *map, vm_pfn_t pfn)
@@ -289,7 +292,7 @@ stray_alloc(void)
 static void
 note_low(void)
 {
-	bool low = pm.budget - MIN(pm.nused, pm.budget) < pm.budget / LOW_SHARE + 1;
+	bool low = pm.budget - MIN(pm.nused, pm.budget) < pm.low_mark;
 
 	if (low != atomic_load_explicit(&pm.low, memory_order_relaxed))
 		atomic_store_explicit(&pm.low, low, memory_order_relaxed);
@@ -391,18 +394,16 @@ batch_is_worth_it(void)
 	return n > BATCH_RUNS / 2 || pages > BATCH_PAGES / 2;
 }
 
-void
-physmem_free(vm_pfn_t pfn)
+/* => lock held */
+static void
+free_one(vm_pfn_t pfn)
 {
-	bool flush = false;
 	struct run *last;
 
-	kmutex_lock(&pm.lock);
 	KASSERT_ALWAYS(test_bit(pm.used, pfn));
 	KASSERT(!test_bit(pm.dirty, pfn));
 	clear_bit(pm.used, pfn);
 	pm.nused--;
-	note_low();
 	set_bit(pm.dirty, pfn);
 	pm.ndirty++;
 	last = pm.nbatch != 0 ? &pm.batch[pm.nbatch - 1] : NULL;
@@ -413,10 +414,31 @@ physmem_free(vm_pfn_t pfn)
 		pm.batch[pm.nbatch++] = (struct run){ pfn, 1 };
 		pm.batch_pages++;
 	}	/* else: flush_lost() finds it by its bit */
+}
+
+void
+physmem_free(vm_pfn_t pfn)
+{
+	physmem_free_many(&pfn, 1);
+}
+
+void
+physmem_free_many(const vm_pfn_t *pfn, uint32_t n)
+{
+	bool flush = false, plenty = n >= PLENTY_STEP;
+
+	kmutex_lock(&pm.lock);
+	for (uint32_t i = 0; i < n; i++) {
+		free_one(pfn[i]);
+		plenty |= pm.nused % PLENTY_STEP == 0;
+	}
+	note_low();
 	if (pm.nbatch == BATCH_RUNS || pm.batch_pages >= BATCH_PAGES)
 		flush = batch_is_worth_it();
 	kmutex_unlock(&pm.lock);
 	event_wake(&physmem_freed);
+	if (plenty)
+		event_wake(&physmem_plenty);
 	if (flush)
 		(void)physmem_flush();
 }
@@ -455,6 +477,60 @@ next_dirty(const struct run *run, vm_pfn_t *at)
 	for (; *at < end && test_bit(pm.dirty, *at); (*at)++)
 		r.npages++;
 	return r;
+}
+
+/*
+ * Of the newest runs the shortest that is long enough, or else the longest; a few frames here and there are
+ * not worth it, for the pages in them would need as many mappings.  => lock held
+ */
+static struct run *
+best_dirty(uint32_t n, struct run *found)
+{
+	uint32_t least = MIN(n, RECYCLE_LEAST);
+	struct run *best = NULL;
+
+	*found = (struct run){ 0 };
+	for (uint32_t i = pm.nbatch, looks = RECYCLE_LOOKS; i > 0 && looks > 0; i--, looks--) {
+		struct run *run = &pm.batch[i - 1], r;
+		vm_pfn_t at = run->base;
+
+		r = next_dirty(run, &at);
+		if (r.npages >= least && (r.npages >= n ? found->npages < n || r.npages < found->npages :
+		    r.npages > found->npages)) {
+			best = run;
+			*found = r;
+		}
+	}
+	return best;
+}
+
+uint32_t
+physmem_recycle(uint32_t n, vm_pfn_t *base)
+{
+	struct run *run, r;
+	uint32_t gone;
+
+	kmutex_lock(&pm.lock);
+	run = n != 0 && pm.nused < pm.budget ? best_dirty(n, &r) : NULL;
+	n = run != NULL ? (uint32_t)MIN((uint64_t)MIN(n, r.npages), pm.budget - pm.nused) : 0;
+	if (n != 0) {
+		*base = r.base;
+		for (vm_pfn_t p = r.base; p < r.base + n; p++) {
+			clear_bit(pm.dirty, p);
+			set_bit(pm.used, p);
+		}
+		pm.ndirty -= n;
+		pm.nused += n;
+		note_low();
+		gone = r.base + n - run->base;
+		run->base += gone;
+		run->npages -= gone;
+		pm.batch_pages -= gone;
+		if (run->npages == 0)
+			*run = pm.batch[--pm.nbatch];
+	}
+	kmutex_unlock(&pm.lock);
+	return n;
 }
 
 uint32_t
@@ -552,6 +628,15 @@ physmem_counts(struct physmem_counts *c)
 {
 	kmutex_lock(&pm.lock);
 	*c = (struct physmem_counts){ pm.budget, pm.nused, pm.ndirty };
+	kmutex_unlock(&pm.lock);
+}
+
+void
+physmem_set_low(uint64_t low_mark)
+{
+	kmutex_lock(&pm.lock);
+	pm.low_mark = low_mark;
+	note_low();
 	kmutex_unlock(&pm.lock);
 }
 

@@ -54,6 +54,12 @@ void physmem_unreserve(struct physmem_home *);
  */
 vm_pfn_t physmem_alloc(vm_pfn_t want, enum physmem_fill);
 void physmem_free(vm_pfn_t);
+void physmem_free_many(const vm_pfn_t *, uint32_t n);
+/*
+ * Take up to n dirty frames in a row, from *base on, with whatever they hold: the kernel need neither
+ * take them back nor clear others.  Returns how many; 0: there are none worth it.
+ */
+uint32_t physmem_recycle(uint32_t n, vm_pfn_t *base);
 /* Give the dirty frames back to the kernel.  Returns how many. */
 uint32_t physmem_flush(void);
 /* True if the kernel holds no memory for the frame: it was never touched.  => nobody can touch it. */
@@ -68,6 +74,7 @@ struct physmem_counts {
 void physmem_counts(struct physmem_counts *);
 uint64_t physmem_budget(void);
 void physmem_set_budget(uint64_t budget_pages);
+void physmem_set_low(uint64_t low_mark);	/* fewer free frames than this are few */
 /*
  * Is used + dirty <= budget?  Dirty frames that are in the way are given back first, as far as the
  * kernel takes them.
@@ -75,7 +82,8 @@ void physmem_set_budget(uint64_t budget_pages);
 bool physmem_fits(void);
 uint64_t physmem_free_count(void);	/* frames that may still be allocated; a moment's truth */
 extern const char physmem_freed;	/* an event: frames may have become free */
-bool physmem_is_low(void);		/* less than a 64th of the budget is left; a hint, cheap */
+extern const char physmem_plenty;	/* an event: some dozens may have */
+bool physmem_is_low(void);		/* fewer than the mark are left; a hint, cheap */
 bool physmem_is_unused(vm_pfn_t, uint32_t n);	/* none of n frames in a row is used */
 bool physmem_used(vm_pfn_t);		/* for audits */
 

@@ -84,6 +84,9 @@ audit_page(struct vm_object *o, vm_pindex_t i, struct vm_page *m)
 	KASSERT_ALWAYS((m->flags & (PG_BUSY | PG_FAKE | PG_LAUNDRY)) == 0);
 	KASSERT_ALWAYS(m->pfn != 0 && physmem_used(m->pfn));
 	KASSERT_ALWAYS(m->wire_count == 0 || m->queue == PQ_NONE);
+	/* Who comes back to a page that is watched must be seen. */
+	KASSERT_ALWAYS(m->queue != PQ_INACTIVE || (m->flags & (PG_REFERENCED | PG_FREE)) ||
+	    !vm_object_page_mapped(m));
 	KASSERT_ALWAYS(!o->internal || o->pager != NULL || (m->flags & (PG_MODIFIED | PG_FREE)));
 	seen.wire_counts += m->wire_count;
 	frame_seen(m->pfn);

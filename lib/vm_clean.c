@@ -23,6 +23,8 @@
 #include "kern/event.h"
 #include "kern/probe.h"
 #include "kern/sys.h"
+#include "machdep.h"
+#include "physmem.h"
 #include "pmap.h"
 #include "vm_clean.h"
 #include "vm_meter.h"
@@ -33,6 +35,17 @@
 #define BACKOFF_HOPEFUL	6				/* ... this often, */
 #define HOPELESS	32				/* until it was refused so often in a row: 1.7 s */
 #define BACKOFF_LAST	10				/* then it is a second */
+
+/* What is begun behind the callers' backs stays in memory when it is clean. */
+static bool
+keep(struct vm_page *m)
+{
+	(void)m;
+	return false;
+}
+
+static struct vm_wash behind_washes[BEHIND_WASHES];
+static struct vm_laundry behind = { .wash = behind_washes, .nwashes = BEHIND_WASHES, .evict = keep };
 
 bool
 vm_pager_backs_off(const struct vm_pager *p)
@@ -121,39 +134,103 @@ send(struct vm_wash *w)
 	washed(io);
 }
 
-/* Fill in the transfer of n pages, from m[0] of it, which are busy.  => object locked, unlocked at return */
-static void
+/* A page over a hole of its file, to which nobody has written?  => busy, and nobody can write it now */
+static bool
+is_untouched(struct vm_page *m)
+{
+	const uint64_t *p;
+	bool zero = true;
+
+	if (!(m->flags & PG_HOLE))
+		return false;
+	p = window_map(WINDOW_SOURCE, m->pfn, 1);
+	for (size_t i = 0; i < PAGE_SIZE / sizeof(*p) && zero; i++)
+		zero = p[i] == 0;
+	window_unmap((void *)(uintptr_t)p);
+	return zero;
+}
+
+/*
+ * Of n busy pages in a row those that are to be written, in a row too, to the front; the others are let go.
+ * Returns how many; *next: where to go on.
+ */
+static uint32_t
+sort_out(struct vm_page **m, uint32_t n, vm_pindex_t *next)
+{
+	uint32_t lo = 0, hi, k;
+
+	while (lo < n && is_untouched(m[lo]))
+		lo++;
+	for (hi = lo; hi < n && !is_untouched(m[hi]); hi++)
+		;
+	*next = m[n - 1]->pindex + 1;
+	for (k = 0; k < n; k++) {
+		if (k >= lo && k < hi) {
+			m[k]->flags &= (uint16_t)~PG_HOLE;
+			if (m[k]->wire_count == 0)
+				m[k]->flags &= (uint16_t)~PG_MODIFIED;
+			m[k - lo] = m[k];
+			continue;
+		}
+		if (k == hi)
+			*next = m[k]->pindex;
+		if (k < lo && m[k]->wire_count == 0)
+			m[k]->flags &= (uint16_t)~(PG_MODIFIED | PG_HOLE);
+		m[k]->flags &= (uint16_t)~PG_LAUNDRY;
+		vm_page_wakeup(m[k]);
+	}
+	return hi - lo;
+}
+
+/*
+ * Fill in the transfer of n pages, from m[0] of it, which are busy, and send it.  Where some need not
+ * be written it is shorter, or none at all.  Returns the page to go on with.
+ * => object locked, unlocked at return
+ */
+static vm_pindex_t
 launder(struct vm_laundry *l, struct vm_wash *w, struct vm_object *o, uint32_t n)
 {
 	struct vm_page **m = w->io.m;
-	vm_pindex_t lo = m[0]->pindex;
+	vm_pindex_t lo = m[0]->pindex, next;
 
-	vm_object_protect(o, lo, lo + n, VM_PROT_READ | VM_PROT_EXECUTE, PMAP_KEEP_WIRED);
-	for (uint32_t k = 0; k < n; k++)
-		if (m[k]->wire_count == 0)
-			m[k]->flags &= (uint16_t)~PG_MODIFIED;
+	vm_object_protect(o, lo, lo + n, l == &behind ? VM_PROT_NONE : VM_PROT_READ | VM_PROT_EXECUTE,
+	    PMAP_KEEP_WIRED);
+	n = sort_out(m, n, &next);
+	if (n == 0) {
+		vm_object_unlock(o);
+		atomic_store(&w->state, WASH_FREE);
+		event_wake(l);
+		return next;
+	}
+	lo = m[0]->pindex;
 	w->laundry = l;
 	w->sent_at = sys_clock();
 	w->io.pager = o->pager;
 	w->io.offset = (uint64_t)lo + o->paging_offset;
 	w->io.n = n;
 	w->io.put = true;
+	w->io.flush = false;
 	w->io.complete = washed;
 	w->io.object = o;
 	o->pager->writes++;
+	o->pager->put[o->pager->nputs++ % VM_PAGER_PUTS] = (struct vm_pager_put){ w->io.offset, n };
 	vm_object_pip_add(o);
 	atomic_store(&w->state, WASH_SENT);
 	atomic_fetch_add(&l->sent, 1);
 	atomic_fetch_add(&l->pages, n);
 	vm_object_unlock(o);
 	send(w);
+	return next;
 }
 
 /*
  * Everything in a range
  */
 
-/* Take modified pages from *i on, in a row; the number of them.  *wait: a busy one stands there.  => locked */
+/*
+ * Take modified pages from *i on, in a row; the number of them.  *wait: a busy one stands there.
+ * => locked
+ */
 static uint32_t
 gather(struct vm_object *o, vm_pindex_t *i, vm_pindex_t hi, struct vm_page **m, struct vm_page **wait)
 {
@@ -229,7 +306,7 @@ vm_object_clean(struct vm_object *o, vm_pindex_t lo, vm_pindex_t hi, uint32_t *l
 		vm_object_lock(o);
 		n = gather(o, &i, hi, w->io.m, &wait);
 		if (n != 0) {
-			launder(&l, w, o, n);
+			i = launder(&l, w, o, n);
 			continue;
 		}
 		if (wait == NULL)
@@ -248,16 +325,6 @@ vm_object_clean(struct vm_object *o, vm_pindex_t lo, vm_pindex_t hi, uint32_t *l
 /*
  * The same, behind the caller's back
  */
-
-static bool
-keep(struct vm_page *m)
-{
-	(void)m;
-	return false;
-}
-
-static struct vm_wash behind_washes[BEHIND_WASHES];
-static struct vm_laundry behind = { .wash = behind_washes, .nwashes = BEHIND_WASHES, .evict = keep };
 
 /* Take a place that is free; null: none. */
 static struct vm_wash *
@@ -291,7 +358,7 @@ vm_object_clean_begin(struct vm_object *o, vm_pindex_t lo, vm_pindex_t hi)
 				i++;
 		} while (n == 0 && busy != NULL);
 		if (n != 0) {
-			launder(&behind, w, o, n);
+			i = launder(&behind, w, o, n);
 			continue;
 		}
 		vm_object_unlock(o);
@@ -340,5 +407,5 @@ vm_object_launder(struct vm_laundry *l, struct vm_page *m)
 		w->io.m[i - lo] = vm_page_lookup(o, i);
 		w->io.m[i - lo]->flags |= PG_BUSY | PG_LAUNDRY;
 	}
-	launder(l, w, o, hi - lo);
+	(void)launder(l, w, o, hi - lo);
 }

@@ -5,23 +5,31 @@
  *
  * An entry remembers where its last cluster ended and how long it was.  A fault at exactly that
  * place is taken for a sequential pass, and the window grows fourfold, up to 1 MB; any
- * other fault makes it a single page again, unless the caller knows how many it wants.  Inside the window pages may be MADE: zero-filled,
- * copied up, pushed to a copy object.  Pages that are resident anyway are entered from the
- * 64 KB around the fault as well, for that costs next to nothing.
+ * other fault makes it a single page again, unless the caller knows how many it wants.  Inside
+ * the window pages may be MADE: zero-filled, copied up, pushed to a copy object.  Pages that are
+ * resident anyway are entered from the 64 KB around the fault as well, for that costs next to nothing.
  *
  * A window never leaves its entry nor its 2 MB chunk, takes at most an eighth of the
  * frames that are left, and shrinks to what is adjacent when the kernel's mappings run short.
  */
 
+#include <sys/mman.h>
+
 #include "kern/assert.h"
+#include "kern/sys.h"
 #include "vm_cluster.h"
 #include "vm_fault.h"
 #include "vm_map.h"
 #include "vm_meter.h"
 #include "vm_pager.h"
 
+#ifndef MADV_POPULATE_WRITE
+#define MADV_POPULATE_WRITE	23
+#endif
+
 #define AROUND		16u	/* resident pages this near are entered too; a power of two */
 #define GROWTH		4u
+#define POPULATE_LEAST	8u	/* pages made at once */
 #define FRAME_SHARE	8u
 #define BUDGET_SHARE	32u	/* of all frames: a longer window's end would go before it is used */
 
@@ -83,13 +91,17 @@ vm_cluster_start(struct faultstate *fs, struct vm_cluster *cl, pt_entry_t pte)
 		cl->hi = MIN(cl->hi, cl->lo + VM_CLUSTER_MAX);
 	}
 	cl->centre = p - cl->lo;
+	cl->made = 0;
 	cl->va = fs->va - ((vm_offset_t)cl->centre << PAGE_SHIFT);
 	for (uint32_t i = 0; i < cl->hi - cl->lo; i++)
 		cl->pte[i] = 0;
 	cl->pte[cl->centre] = pte;
 }
 
-/* A resident page of first_object: its pte; c: the copy, locked, or null; unsure: it could not be locked. */
+/*
+ * A resident page of first_object: its pte; c: the copy, locked, or null; unsure: it could not be
+ * locked.
+ */
 static pt_entry_t
 own_page(struct faultstate *fs, struct vm_page *m, struct vm_object *c, bool unsure, bool make)
 {
@@ -108,10 +120,10 @@ own_page(struct faultstate *fs, struct vm_page *m, struct vm_object *c, bool uns
 
 /* A new page of first_object at q: zeros, or a copy of `from'.  Its pte, or 0. */
 static pt_entry_t
-new_page(struct faultstate *fs, vm_pindex_t q, struct vm_page *from)
+new_page(struct faultstate *fs, struct vm_cluster *cl, vm_pindex_t q, struct vm_page *from)
 {
-	struct vm_page *m = vm_page_alloc(fs->first_object, q,
-	    from != NULL ? PHYSMEM_OVERWRITE : PHYSMEM_ZERO);
+	struct vm_page *m = vm_page_alloc_row(fs->first_object, q,
+	    from != NULL ? PHYSMEM_OVERWRITE : PHYSMEM_ZERO, &cl->row);
 
 	if (m == NULL)
 		return 0;
@@ -122,15 +134,47 @@ new_page(struct faultstate *fs, vm_pindex_t q, struct vm_page *from)
 	} else {
 		vm_count(v_zfod);
 	}
-	m->flags = (uint16_t)((m->flags & ~PG_FAKE) | PG_MODIFIED);
+	m->flags &= (uint16_t)~PG_FAKE;
+	if (fs->first_object->internal)
+		m->flags |= PG_MODIFIED;
+	else if (fs->fault_type & VM_PROT_WRITE)
+		m->flags |= PG_MODIFIED | PG_HOLE;
 	vm_page_activate(m);
 	vm_page_wakeup(m);
-	return PTE_MAKE(m->pfn, fs->prot);
+	/* Anonymous memory that is never touched takes none, and can leave without a pager. */
+	cl->made += (m->flags & PG_HOLE) != 0;
+	return PTE_MAKE(m->pfn, (m->flags & PG_MODIFIED) ? fs->prot : fs->prot & ~(unsigned)VM_PROT_WRITE);
+}
+
+/* Is page q of fs->object in the hole of its file that the fault fell into? */
+static bool
+is_hole(const struct faultstate *fs, vm_pindex_t q)
+{
+	return q >= fs->pindex && q < fs->hole_hi;
+}
+
+/* What was written to the file since it was asked is no hole any more.  => fs->object locked */
+static void
+trim_hole(struct faultstate *fs)
+{
+	const struct vm_pager *p = fs->object->pager;
+
+	if (fs->hole_hi == 0)
+		return;
+	if (p->nputs - fs->hole_puts > VM_PAGER_PUTS)
+		fs->hole_hi = 0;
+	for (uint32_t n = fs->hole_puts; fs->hole_hi != 0 && n != p->nputs; n++) {
+		const struct vm_pager_put *put = &p->put[n % VM_PAGER_PUTS];
+		uint64_t at = (uint64_t)fs->pindex + fs->object->paging_offset;
+
+		if (put->offset + put->n > at && put->offset < fs->hole_hi + fs->object->paging_offset)
+			fs->hole_hi = put->offset <= at ? 0 : fs->pindex + (vm_pindex_t)(put->offset - at);
+	}
 }
 
 /* The neighbour at page q of first_object, with the chain down to fs->object locked. */
 static pt_entry_t
-neighbour(struct faultstate *fs, vm_pindex_t q, struct vm_object *c, bool unsure,
+neighbour(struct faultstate *fs, struct vm_cluster *cl, vm_pindex_t q, struct vm_object *c, bool unsure,
     struct vm_object *below, bool make)
 {
 	struct vm_object *o = fs->first_object;
@@ -141,7 +185,8 @@ neighbour(struct faultstate *fs, vm_pindex_t q, struct vm_object *c, bool unsure
 		m = vm_page_lookup(o, at);
 		if (m != NULL)
 			break;
-		if (o->pager != NULL && (!o->pager->ops->queryable || vm_object_paged_out(o, at)))
+		if (o->pager != NULL && !(o == fs->object && is_hole(fs, at)) &&
+		    (!o->pager->ops->queryable || vm_object_paged_out(o, at)))
 			return 0;
 		if (o == fs->object)
 			break;
@@ -160,12 +205,12 @@ neighbour(struct faultstate *fs, vm_pindex_t q, struct vm_object *c, bool unsure
 	if (!make || o != fs->first_object || unsure || vm_fault_copy_of(o, q) != NULL ||
 	    (o->flags & OBJ_CUT))
 		return 0;
-	if (fs->zeroed && o->shadow == NULL && o->internal)
-		return new_page(fs, q, NULL);
+	if (fs->zeroed && o->shadow == NULL && (o->internal || is_hole(fs, q)))
+		return new_page(fs, cl, q, NULL);
 	if (fs->copied && below != NULL && q + o->shadow_offset < below->size) {
 		m = vm_page_lookup(below, q + o->shadow_offset);
 		if (m != NULL && !(m->flags & PG_BUSY))
-			return new_page(fs, q, m);
+			return new_page(fs, cl, q, m);
 	}
 	return 0;
 }
@@ -188,16 +233,27 @@ vm_cluster_gather(struct faultstate *fs, struct vm_cluster *cl, bool writable)
 		below = first->shadow;
 		vm_object_lock(below);
 	}
+	trim_hole(fs);
+	cl->row = (struct vm_page_row){ .want = cl->make_hi - fs->first_pindex - 1 };
 	for (vm_pindex_t q = cl->lo; q < cl->hi; q++) {
 		bool make = q > fs->first_pindex && q < cl->make_hi && (writable || fs->zeroed);
 
 		if (q != fs->first_pindex)
-			cl->pte[q - cl->lo] = neighbour(fs, q, alive ? c : NULL, unsure, below, make);
+			cl->pte[q - cl->lo] = neighbour(fs, cl, q, alive ? c : NULL, unsure, below, make);
 	}
+	vm_page_row_end(&cl->row);
 	if (below != NULL)
 		vm_object_unlock(below);
 	if (locked)
 		vm_object_unlock(c);
+}
+
+void
+vm_cluster_populate(struct faultstate *fs)
+{
+	if (fs->made >= POPULATE_LEAST)
+		(void)sys_madvise((void *)fs->va, (size_t)fs->made << PAGE_SHIFT, MADV_POPULATE_WRITE);
+	fs->made = 0;
 }
 
 enum kern_return
@@ -224,6 +280,7 @@ vm_cluster_enter(struct faultstate *fs, struct vm_cluster *cl)
 	}
 	result = pmap_enter(fs->map->pmap, cl->va, cl->hi - cl->lo, cl->pte, cl->centre,
 	    home_lo, home_hi, home_pfn, &entered);
+	fs->made = result == KERN_SUCCESS ? cl->made : 0;
 	if (entered > 1)
 		vm_count_n(v_clustered, entered - 1);
 	return result;
@@ -233,6 +290,7 @@ uint32_t
 vm_cluster_pagein(struct faultstate *fs, struct vm_page **run)
 {
 	struct vm_object *o = fs->object;
+	struct vm_page_row row = { 0 };
 	uint32_t max, n = 1;
 
 	run[0] = fs->m;
@@ -242,15 +300,17 @@ vm_cluster_pagein(struct faultstate *fs, struct vm_page **run)
 	max = affordable(window(fs, VM_PAGEIN_MAX));
 	max = (uint32_t)MIN((uint64_t)max, MIN((uint64_t)o->size, o->pager->npages - o->paging_offset) -
 	    MIN(o->size, fs->pindex));
+	row.want = max - MIN(max, 1);
 	for (; n < max; n++) {
 		vm_pindex_t q = fs->pindex + n;
 
 		if (vm_page_lookup(o, q) != NULL ||
 		    (o->pager->ops->queryable && !vm_object_paged_out(o, q)))
 			break;
-		run[n] = vm_page_alloc(o, q, PHYSMEM_OVERWRITE);
+		run[n] = vm_page_alloc_row(o, q, PHYSMEM_OVERWRITE, &row);
 		if (run[n] == NULL)
 			break;
 	}
+	vm_page_row_end(&row);
 	return n;
 }

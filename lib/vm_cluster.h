@@ -18,6 +18,8 @@ struct vm_cluster {
 	vm_pindex_t lo, hi;		/* pages of first_object to look at */
 	vm_pindex_t make_hi;		/* pages from the fault to here may be made or copied */
 	uint32_t centre;		/* which pte is the fault's own */
+	struct vm_page_row row;		/* frames for those that are made */
+	uint32_t made;			/* how many were, over a hole of a file, to be written */
 	pt_entry_t pte[VM_CLUSTER_MAX];
 };
 
@@ -26,6 +28,12 @@ void vm_cluster_start(struct faultstate *, struct vm_cluster *, pt_entry_t pte);
 /* Fill in the neighbours.  writable: the page that faulted may be written. */
 void vm_cluster_gather(struct faultstate *, struct vm_cluster *, bool writable);
 enum kern_return vm_cluster_enter(struct faultstate *, struct vm_cluster *);
+
+/*
+ * The kernel does not yet know where the pages are that were made: one call saves its own fault for
+ * each.  What has changed meanwhile, and old kernels, refuse.  => no lock held
+ */
+void vm_cluster_populate(struct faultstate *);
 
 /*
  * fs->m and pages that should be paged in with it: busy placeholders with frames, in a row.

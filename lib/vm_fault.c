@@ -58,6 +58,7 @@
 
 vm_trace_fn *_Atomic vm_trace;
 
+#define SOON_NS		50000		/* to spin for a page that is being read ahead */
 #define AGAIN_NS	1000000		/* pause when a pager says AGAIN ... */
 #define AGAIN_MAX	1000		/* ... this often */
 #define FRAME_WAITS_MAX	100000		/* waits for frames that others got */
@@ -125,6 +126,7 @@ static enum kern_return
 wait_busy(struct faultstate *fs, struct vm_page *m, struct vm_object *also)
 {
 	uint32_t ticket = event_prepare(m);
+	bool soon = m->flags & PG_AHEAD;	/* that may be half-way already */
 
 	m->flags |= PG_WANTED;
 	if (also != NULL)
@@ -132,7 +134,8 @@ wait_busy(struct faultstate *fs, struct vm_page *m, struct vm_object *also)
 	unlock_things(fs);
 	vm_count(v_intrans);
 	PROBE("vm_fault: wait for busy page");
-	(void)event_wait(m, ticket, EVENT_FOREVER);
+	if (!soon || !event_spin(m, ticket, SOON_NS))
+		(void)event_wait(m, ticket, EVENT_FOREVER);
 	vm_object_deallocate(fs->first_object);
 	fs->first_object = NULL;
 	return KERN_RETRY;
@@ -170,6 +173,7 @@ fault_lookup(struct faultstate *fs)
 	fs->depth = 0;
 	fs->copied = fs->zeroed = false;
 	fs->limit = UINT64_MAX;
+	fs->hole_hi = 0;
 	if (fs->map != NULL) {
 		result = vm_map_lookup(fs->map, fs->va, fs->want, fs->flags & VM_FAULT_FORCE, &fs->entry, &fs->first_object,
 		    &fs->first_pindex, &fs->prot, &fs->wired);
@@ -203,7 +207,8 @@ fault_getpages(struct faultstate *fs)
 	struct vm_object *object = fs->object;
 	struct vm_page *run[VM_PAGEIN_MAX];
 	enum vm_pager_result rv;
-	uint32_t n, done;
+	uint64_t offset = (uint64_t)fs->pindex + object->paging_offset, hole;
+	uint32_t n, done = 0;
 
 	if (!vm_page_give_frame(fs->m, PHYSMEM_OVERWRITE)) {
 		if (fs->m == fs->first_m)
@@ -212,11 +217,18 @@ fault_getpages(struct faultstate *fs)
 		return wait_frame(fs);
 	}
 	n = vm_cluster_pagein(fs, run);
+	fs->hole_puts = object->pager->nputs;
 	vm_object_unlock(object);
 	unlock_map(fs);
 
 	PROBE("vm_fault: pager get");
-	rv = vm_pager_get(object->pager, (uint64_t)fs->pindex + object->paging_offset, run, n, &done);
+	hole = vm_pager_hole(object->pager, offset);
+	if (hole != 0) {
+		physmem_zero(fs->m->pfn);
+		rv = VM_PAGER_OK;
+	} else {
+		rv = vm_pager_get(object->pager, offset, run, n, &done);
+	}
 	PROBE("vm_fault: pager got");
 	fs->limit = vm_object_limit(object);
 
@@ -235,6 +247,11 @@ fault_getpages(struct faultstate *fs)
 	KASSERT(vm_page_lookup(object, fs->pindex) == fs->m);
 	if (rv == VM_PAGER_OK) {
 		fs->m->flags &= (uint16_t)~(PG_FAKE | PG_MODIFIED);
+		if (hole != 0) {
+			fs->hole_hi = (vm_pindex_t)MIN(fs->pindex + hole, (uint64_t)object->size);
+			fs->zeroed = object == fs->first_object;
+			vm_count(v_zfod);
+		}
 		return KERN_SUCCESS;
 	}
 	if (rv == VM_PAGER_FAIL || (rv == VM_PAGER_BAD && object->internal))
@@ -413,6 +430,7 @@ fault_cow(struct faultstate *fs)
 	fs->pindex = fs->first_pindex;
 	fs->copied = true;
 	fs->depth = 0;
+	fs->hole_hi = 0;		/* that was below */
 
 	/* Our own page in it is whole, so only other faults stand in the way of a collapse. */
 	fs->object->paging_in_progress--;
@@ -563,7 +581,8 @@ fault_push(struct faultstate *fs)
 
 /*
  * The map was unlocked: see whether it still says the same.  No write is asked for, so as not to make a
- * shadow here; if writing has become impossible, the page is entered without, and the next fault sees to it.
+ * shadow here; if writing has become impossible, the page is entered without, and the next
+ * fault sees to it.
  */
 static enum kern_return
 fault_relookup(struct faultstate *fs)
@@ -629,7 +648,8 @@ unlock_chain_above(struct faultstate *fs)
 }
 
 /*
- * May the page, as it is and with the locks we hold, be written?  For a write fault everything that stands in
+ * May the page, as it is and with the locks we hold, be written?  For a write fault
+ * everything that stands in
  * the way is named.
  * => SUCCESS, or RETRY: something is owed or a cut is under way.
  */
@@ -731,7 +751,7 @@ fault_enter(struct faultstate *fs)
 			if (result != KERN_SUCCESS)
 				return result;
 		}
-		fs->m->flags = (uint16_t)((fs->m->flags & ~PG_FREE) | PG_MODIFIED);
+		fs->m->flags = (uint16_t)((fs->m->flags & ~(PG_FREE | PG_HOLE)) | PG_MODIFIED);
 		writable = true;
 	} else if (fs->object == fs->first_object && (fs->m->flags & PG_MODIFIED) &&
 	    (fs->prot & VM_PROT_WRITE)) {
@@ -776,6 +796,7 @@ fault(struct faultstate *fs)
 		if (fs->told != NULL)
 			vm_object_deallocate(fs->told);
 		fs->told = NULL;
+		vm_cluster_populate(fs);
 		vm_readahead_run(&fs->readahead);
 		if (result != KERN_RETRY)
 			return result;

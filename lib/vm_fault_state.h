@@ -53,6 +53,13 @@ struct faultstate {
 
 	/* Pages of `object' that its pager has at the moment; those from here on are not entered. */
 	uint64_t limit;
+	/*
+	 * From pindex to here `object' was a hole of its file when so many puts had begun; 0: not
+	 * that we knew.
+	 */
+	vm_pindex_t hole_hi;
+	uint32_t hole_puts;
+	uint32_t made;			/* pages after the faulting one, made and entered to be written */
 	struct vm_readahead readahead;	/* to be done when all is over */
 
 	uint32_t pager_again;		/* times that a pager said AGAIN ... */

@@ -127,7 +127,8 @@ find_aligned(struct vm_map *map, vm_size_t size, vm_size_t align)
 		vm_offset_t va = (hole + align - 1) & ~(align - 1);
 
 		/* va < hole: it wrapped around. */
-		if (hole <= va && va < limit && limit - va >= size && va - hole <= (limit - hole) / LOST_SHARE)
+		if (hole <= va && va < limit && limit - va >= size &&
+		    va - hole <= (limit - hole) / LOST_SHARE)
 			return va;
 		if (e == NULL)
 			return 0;

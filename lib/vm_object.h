@@ -106,7 +106,10 @@ void vm_object_init(void);
 void vm_object_fini(void);
 uint64_t vm_object_count(void);
 
-/* A new anonymous object of so many pages, with one reference.  owned: an entry will write to it.  Null: no memory. */
+/*
+ * A new anonymous object of so many pages, with one reference. owned: an entry will write to it.
+ * Null: no memory.
+ */
 struct vm_object *vm_object_allocate(vm_pindex_t npages, bool owned);
 /*
  * Pages [lo, hi), which `map' showed, are being unmapped: free those that nobody can see any more.
@@ -178,7 +181,8 @@ void vm_object_home_release(struct vm_object *);	/* => empty, going */
 void vm_home_init(void);
 void vm_home_fini(void);
 /*
- * Are pages [lo, hi) seen through one mapping only, and is there nothing below or above them?  If that one may be
+ * Are pages [lo, hi) seen through one mapping only, and is there nothing below or above them?
+ *  If that one may be
  * written they are nobody else's.  => locked
  */
 bool vm_object_is_sole(struct vm_object *, vm_pindex_t lo, vm_pindex_t hi);
@@ -199,6 +203,11 @@ void vm_mapping_resize(struct vm_mapping *, vm_offset_t start, vm_offset_t end, 
 /* Keep at most prot for pages [lo, hi) in every mapping of the object itself.  => locked */
 void vm_object_protect(struct vm_object *, vm_pindex_t lo, vm_pindex_t hi, vm_prot_t prot,
     unsigned pmap_flags);
+/*
+ * Unmap the pages [lo, hi), all of which the object has, and none of them wired, wherever they are
+ * mapped. => locked
+ */
+void vm_object_unmap(struct vm_object *, vm_pindex_t lo, vm_pindex_t hi);
 /* Unmap pages [lo, hi) from every mapping of the object itself, none of them being wired.  => locked */
 void vm_object_forget(struct vm_object *, vm_pindex_t lo, vm_pindex_t hi);
 /* Keep at most prot in every mapping of the page, through whatever chain.  => its object locked */

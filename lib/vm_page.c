@@ -65,29 +65,85 @@ vm_page_alloc_fake(struct vm_object *object, vm_pindex_t pindex)
 	return m;
 }
 
-bool
-vm_page_give_frame(struct vm_page *m, enum physmem_fill fill)
+/* A frame for m: the next one of the row, or that of its home. */
+static bool
+give_frame(struct vm_page *m, enum physmem_fill fill, struct vm_page_row *row)
 {
 	KASSERT(m->flags & PG_BUSY);
 	if (physmem_is_low())
 		vm_pageout_kick();
-	if (m->pfn == 0)
+	if (m->pfn != 0) {
+		if (fill == PHYSMEM_ZERO)
+			physmem_zero(m->pfn);
+		return true;
+	}
+	/* An object that is larger than all of memory cannot have its home full. */
+	if (row->n == 0 && row->want > 1 && m->object->size > physmem_budget())
+		row->n = physmem_recycle(row->want, &row->next);
+	row->want -= MIN(row->want, 1);
+	if (row->n != 0) {
+		m->pfn = row->next++;
+		row->n--;
+		if (fill == PHYSMEM_ZERO)
+			physmem_zero(m->pfn);
+	} else {
 		m->pfn = physmem_alloc(vm_object_home_frame(m->object, m->pindex), fill);
-	else if (fill == PHYSMEM_ZERO)
-		physmem_zero(m->pfn);
+	}
 	return m->pfn != 0;
+}
+
+void
+vm_page_row_end(struct vm_page_row *row)
+{
+	for (; row->n != 0; row->n--)
+		physmem_free(row->next++);
+}
+
+bool
+vm_page_give_frame(struct vm_page *m, enum physmem_fill fill)
+{
+	struct vm_page_row row = { 0 };
+
+	return give_frame(m, fill, &row);
+}
+
+struct vm_page *
+vm_page_alloc_row(struct vm_object *object, vm_pindex_t pindex, enum physmem_fill fill,
+    struct vm_page_row *row)
+{
+	struct vm_page *m = vm_page_alloc_fake(object, pindex);
+
+	if (m != NULL && !give_frame(m, fill, row)) {
+		vm_page_free(m);
+		return NULL;
+	}
+	return m;
 }
 
 struct vm_page *
 vm_page_alloc(struct vm_object *object, vm_pindex_t pindex, enum physmem_fill fill)
 {
-	struct vm_page *m = vm_page_alloc_fake(object, pindex);
+	struct vm_page_row row = { 0 };
 
-	if (m != NULL && !vm_page_give_frame(m, fill)) {
-		vm_page_free(m);
-		return NULL;
-	}
-	return m;
+	return vm_page_alloc_row(object, pindex, fill, &row);
+}
+
+/* => queue lock held */
+static void
+unqueue(struct vm_page *m)
+{
+	if (m->queue != PQ_NONE)
+		vm_page_policy->dequeue(m);
+}
+
+/* Take it out of its object, and wake who waits: they sleep on the address alone.  => object locked */
+static void
+forget_page(struct vm_page *m)
+{
+	KASSERT(kmutex_held(&m->object->lock));
+	(void)radix_remove(&m->object->pages, m->pindex);
+	if (m->flags & PG_WANTED)
+		event_wake(m);
 }
 
 void
@@ -97,13 +153,34 @@ vm_page_free(struct vm_page *m)
 	KASSERT(m->wire_count == 0);
 	KASSERT_SLOW(m->pfn == 0 || !vm_object_page_mapped(m));
 	vm_page_dequeue(m);
-	(void)radix_remove(&m->object->pages, m->pindex);
+	forget_page(m);
 	if (m->pfn != 0)
 		physmem_free(m->pfn);
-	/* A waiter sleeps on the address alone; the slab keeps its memory. */
-	if (m->flags & PG_WANTED)
-		event_wake(m);
 	slab_free(&vm_page_slab, m);
+}
+
+void
+vm_page_free_many(struct vm_page **m, uint32_t n, bool evict)
+{
+	vm_pfn_t pfn[VM_PAGE_MANY];
+
+	KASSERT(n <= VM_PAGE_MANY);
+	kmutex_lock(&vm_page_queue_lock);
+	for (uint32_t i = 0; i < n; i++) {
+		if (evict && m[i]->queue != PQ_NONE)
+			vm_page_policy->evict(m[i]);
+		else
+			unqueue(m[i]);
+	}
+	kmutex_unlock(&vm_page_queue_lock);
+	for (uint32_t i = 0; i < n; i++) {
+		KASSERT(m[i]->wire_count == 0 && m[i]->pfn != 0);
+		KASSERT_SLOW(!vm_object_page_mapped(m[i]));
+		pfn[i] = m[i]->pfn;
+		forget_page(m[i]);
+		slab_free(&vm_page_slab, m[i]);
+	}
+	physmem_free_many(pfn, n);
 }
 
 bool
@@ -146,26 +223,27 @@ vm_page_wakeup(struct vm_page *m)
 	}
 }
 
-/* => queue lock held */
-static void
-unqueue(struct vm_page *m)
-{
-	if (m->queue != PQ_NONE)
-		vm_page_policy->dequeue(m);
-}
-
 void
 vm_page_activate(struct vm_page *m)
 {
-	KASSERT(kmutex_held(&m->object->lock));
-	if (m->queue == PQ_ACTIVE || m->wire_count != 0)
-		return;
+	if (m->queue != PQ_ACTIVE && m->wire_count == 0)
+		vm_page_activate_many(&m, 1);
+}
+
+void
+vm_page_activate_many(struct vm_page **m, uint32_t n)
+{
 	kmutex_lock(&vm_page_queue_lock);
-	if (m->queue == PQ_INACTIVE) {
-		vm_count(v_reactivated);
-		vm_page_policy->touch(m);
-	} else if (m->queue == PQ_NONE) {
-		vm_page_policy->enqueue(m);
+	for (uint32_t i = 0; i < n; i++) {
+		KASSERT(kmutex_held(&m[i]->object->lock));
+		if (m[i]->wire_count != 0)
+			continue;
+		if (m[i]->queue == PQ_INACTIVE) {
+			vm_count(v_reactivated);
+			vm_page_policy->touch(m[i]);
+		} else if (m[i]->queue == PQ_NONE) {
+			vm_page_policy->enqueue(m[i]);
+		}
 	}
 	kmutex_unlock(&vm_page_queue_lock);
 }
@@ -198,6 +276,12 @@ vm_page_evict(struct vm_page *m)
 	kmutex_unlock(&vm_page_queue_lock);
 	vm_count(v_dfree);
 	vm_page_free(m);
+}
+
+bool
+vm_page_is_cold(const struct vm_page *m)
+{
+	return vm_page_policy->is_cold == NULL || vm_page_policy->is_cold(m);
 }
 
 void

@@ -38,6 +38,8 @@ enum vm_page_queue { PQ_NONE, PQ_ACTIVE, PQ_INACTIVE };
 #define PG_LAUNDRY	0x20	/* O: being written by its pager */
 #define PG_AHEAD	0x100	/* O: was read ahead, and has not been asked for yet */
 #define PG_FREE		0x200	/* O: nobody needs the contents (VMF_ADVICE_FREE), until it is MODIFIED */
+#define PG_HOLE		0x800	/* O: made writable with its neighbours, over a hole of its file:
+				   MODIFIED only if it holds anything but zeros */
 #define PG_UNSTABLE	0x400	/* O: was put, but may not have survived if the pager's sync fails */
 
 struct vm_page {
@@ -67,6 +69,20 @@ struct vm_page *vm_page_lookup(struct vm_object *, vm_pindex_t);
  */
 struct vm_page *vm_page_alloc(struct vm_object *, vm_pindex_t, enum physmem_fill);
 
+/*
+ * Pages in a row.  Those of an object that is larger than what memory can hold get frames that were
+ * given up just now, in a row too: such an object cannot have its home full, and these
+ * frames need not go to the kernel and come back.
+ */
+struct vm_page_row {
+	uint32_t want;			/* pages still to come; 0 is a row, too */
+	vm_pfn_t next;
+	uint32_t n;			/* frames in a row from there on, which are ours */
+};
+void vm_page_row_end(struct vm_page_row *);	/* give back what was not needed */
+/* As vm_page_alloc(), the next one of the row. */
+struct vm_page *vm_page_alloc_row(struct vm_object *, vm_pindex_t, enum physmem_fill, struct vm_page_row *);
+
 /* A placeholder: BUSY and FAKE without a frame.  As vm_page_alloc(). */
 struct vm_page *vm_page_alloc_fake(struct vm_object *, vm_pindex_t);
 /* Give a placeholder its frame.  false: none to be had.  => object locked, page busy. */
@@ -77,8 +93,17 @@ bool vm_page_give_frame(struct vm_page *, enum physmem_fill);
  * => object locked; no pmap maps it; not wired; busy by us, or not at all.
  */
 void vm_page_free(struct vm_page *);
+/*
+ * The same of up to VM_PAGE_MANY pages of one object, which have frames. evict: the policy
+ * remembers them.
+ */
+#define VM_PAGE_MANY	64u
+void vm_page_free_many(struct vm_page **, uint32_t n, bool evict);
 
-/* Move it to another place, keeping its frame. false: no memory; nothing changed.  => both objects locked. */
+/*
+ * Move it to another place, keeping its frame. false: no memory; nothing changed. => both objects
+ * locked.
+ */
 bool vm_page_rename(struct vm_page *, struct vm_object *, vm_pindex_t);
 
 /* Somebody wants it.  => object locked */
@@ -87,12 +112,15 @@ void vm_page_wakeup(struct vm_page *);		/* drop BUSY, wake.  => object locked, o
 
 /* Queues, which are the policy's (vm_pdpolicy.h).  => object locked (the queues' lock is taken inside). */
 void vm_page_activate(struct vm_page *);	/* it was touched: to the active queue, unless wired */
+void vm_page_activate_many(struct vm_page **, uint32_t n);	/* of one object */
 void vm_page_deactivate(struct vm_page *);	/* it will not be needed: the next to go.  => unmapped */
 void vm_page_dequeue(struct vm_page *);
 void vm_page_wire(struct vm_page *);
 void vm_page_unwire(struct vm_page *);		/* the last one activates it */
 /* vm_page_free(), by the pageout daemon: the policy remembers it. */
 void vm_page_evict(struct vm_page *);
+
+bool vm_page_is_cold(const struct vm_page *);	/* as the policy sees it: a hint */
 
 struct vm_pdpolicy;
 TAILQ_HEAD(vm_page_tailq, vm_page);

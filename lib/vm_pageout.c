@@ -19,7 +19,8 @@
  *			busy or an object that is locked just now, a pager that refused and will be asked again
  *	FUTILE		nothing of all this
  *
- * and waiters give up when several passes in a row were futile, which together looked at every page.  That is bounded: a transfer ends
+ * and waiters give up when several passes in a row were futile, which together looked at
+ * every page.  That is bounded: a transfer ends
  * (user pagers have deadlines), busy pages and locks are held for a transfer at most, and a
  * pager that has refused often enough is no hope any more.
  */
@@ -44,8 +45,9 @@
 
 #define NWASHES			32	/* transfers in flight */
 #define LAUNDRY_SHARE		8	/* of all frames: that many may be in them */
-#define FREE_MIN_SHARE		64	/* of all frames: below this the daemon wakes ... */
-#define FREE_TARGET_SHARE	32	/* ... and works until so many are free */
+#define FREE_SHARE		32	/* of all frames: the daemon works until so many are free, ... */
+#define FREE_SHARE_SMALL	16	/* ... or this share, where that is ... */
+#define FREE_SMALL		1024u	/* ... no more than a reader and his read-ahead need */
 #define MS			((int64_t)1000 * 1000)
 #define WAIT_NS			(50 * MS)
 #define SOON_NS			(20 * MS)	/* what a write may take and be counted on */
@@ -54,7 +56,12 @@
 #define PAUSE_MOST_NS		(50 * MS)
 #define REST_NS			(100 * MS)
 #define FUTILE_PASSES		3
-#define LOCK_TRIES		16	/* for an object that somebody holds */
+#define WATCH_RUN		64	/* pages that are unmapped at once */
+#define EVICT_RUN		32	/* ... and that go while their object is locked */
+#define PLENTY_SHARE		2	/* of free_min: what waiters like to see ... */
+#define PLENTY_NS		(2 * MS)	/* ... if it comes so soon */
+#define LOCK_PAUSE_NS		((int64_t)50 * 1000)
+#define LOCK_TRIES		4	/* for an object that somebody holds */
 
 static bool evict_washed(struct vm_page *);
 
@@ -173,7 +180,8 @@ evict_washed(struct vm_page *m)
  */
 
 /*
- * The policy's next page; *m, with its object locked, or null: it is skipped, for somebody holds that.  Who holds an
+ * The policy's next page; *m, with its object locked, or null: it is skipped, for somebody
+ * holds that.  Who holds an
  * object is soon done with it, and the policy's order is worth a short wait.
  * => false: there is none
  */
@@ -194,7 +202,7 @@ pick(struct vm_page *(*next)(void), struct vm_page **m)
 		kmutex_unlock(&vm_page_queue_lock);
 		if (!found || *m != NULL || tries == LOCK_TRIES)
 			return found;
-		sys_yield();
+		(void)event_wait(&pd, event_prepare(&pd), LOCK_PAUSE_NS);
 	}
 }
 
@@ -218,26 +226,54 @@ active_count(void)
 	return n;
 }
 
+/*
+ * Watch m, and what the policy wants after it as long as that is the next page of the same object: to
+ * unmap a run is one system call.  Returns how many.  => object locked, m not busy
+ */
+static uint64_t
+watch_run(struct vm_page *m)
+{
+	struct vm_object *o = m->object;
+	vm_pindex_t lo = m->pindex, hi = lo;
+	bool more;
+
+	do {
+		m->flags &= (uint16_t)~PG_REFERENCED;
+		hi++;
+		kmutex_lock(&vm_page_queue_lock);
+		vm_page_policy->watch(m);
+		m = vm_page_policy->next_to_watch();
+		/* Whose object it is cannot change if it is ours. */
+		more = m != NULL && m->object == o && m->pindex == hi && !(m->flags & PG_BUSY);
+		kmutex_unlock(&vm_page_queue_lock);
+	} while (more && hi - lo < WATCH_RUN);
+	vm_object_unmap(o, lo, hi);
+	return hi - lo;
+}
+
 /* Unmap and watch as many pages as the policy wants. */
 static void
 watch_some(struct pass *p)
 {
 	struct vm_page *m;
 
-	for (uint64_t n = active_count(); n > 0 && pick(vm_page_policy->next_to_watch, &m); n--) {
+	for (uint64_t n = active_count(), done; n > 0 && pick(vm_page_policy->next_to_watch, &m);
+	    n -= MIN(n, done)) {
+		struct vm_object *o;
+
+		done = 1;
 		if (m == NULL) {
 			p->hopeful = true;
 			continue;
 		}
+		o = m->object;
 		if (m->flags & PG_BUSY) {
 			p->hopeful = true;
 			tell(vm_page_policy->skip, m);
 		} else {
-			vm_object_page_protect(m, VM_PROT_NONE);
-			m->flags &= (uint16_t)~PG_REFERENCED;
-			tell(vm_page_policy->watch, m);
+			done = watch_run(m);
 		}
-		vm_object_unlock(m->object);
+		vm_object_unlock(o);
 	}
 }
 
@@ -253,6 +289,49 @@ enough(void)
 	return physmem_free_count() + coming >= target();
 }
 
+/* The policy's next victim, if it is of this object; else null.  => object locked */
+static struct vm_page *
+next_of(const struct vm_object *o)
+{
+	struct vm_page *m;
+
+	kmutex_lock(&vm_page_queue_lock);
+	m = vm_page_policy->next_victim();
+	if (m != NULL && m->object != o)
+		m = NULL;
+	kmutex_unlock(&vm_page_queue_lock);
+	return m;
+}
+
+/*
+ * Let m go, and the victims after it as long as they are of its object: who faults on that
+ * would rather wait once than for each.  => object locked, unlocked at return
+ */
+static void
+evict_run(struct vm_page *m, struct pass *p)
+{
+	struct vm_object *o = m->object;
+
+	for (uint32_t n = 0; m != NULL; n++) {
+		enum verdict v = judge(m, p->desperate);
+
+		if (v == REWIND)
+			tell(vm_page_policy->rewind, m);
+		else if (v != FREED)
+			tell(vm_page_policy->skip, m);
+		p->fruitful |= v == FREED || v == LAUNDER;
+		p->hopeful |= v == HOPE;
+		if (v == FREED)
+			atomic_fetch_add(&pd.fruitful, 1);
+		if (v == LAUNDER) {
+			vm_object_launder(&pd.laundry, m);
+			return;
+		}
+		m = n < EVICT_RUN && physmem_free_count() < target() ? next_of(o) : NULL;
+	}
+	vm_object_unlock(o);
+}
+
 /* One look at all pages that might go. */
 static void
 run_pass(struct pass *p)
@@ -264,32 +343,11 @@ run_pass(struct pass *p)
 	kmutex_unlock(&vm_page_queue_lock);
 	watch_some(p);
 	while (!enough() && pick(vm_page_policy->next_victim, &m)) {
-		enum verdict v = HOPE;
-		struct vm_object *o;
-
-		if (m == NULL) {
+		if (m != NULL)
+			evict_run(m, p);
+		else
 			p->hopeful = true;
-			continue;
-		}
-		o = m->object;
-		v = judge(m, p->desperate);
-		if (v == REWIND)
-			tell(vm_page_policy->rewind, m);
-		else if (v != FREED)
-			tell(vm_page_policy->skip, m);
-		if (v == LAUNDER) {
-			vm_object_launder(&pd.laundry, m);
-			p->fruitful = true;
-			continue;
-		}
-		p->fruitful |= v == FREED;
-		p->hopeful |= v == HOPE;
-		vm_object_unlock(o);
-		if (v == FREED)
-			atomic_fetch_add(&pd.fruitful, 1);
 	}
-	if (physmem_flush() != 0)
-		p->fruitful = true;
 }
 
 /* Stop, while a test wants that, where nothing is in hand.  => no lock held */
@@ -344,7 +402,10 @@ work(void)
 		} else if (p.hopeful) {
 			bool ended = event_wait(&pd.laundry, ticket, pause);
 
-			/* Once hard, it stays so until something comes of it: only a hard pass has seen all. */
+			/*
+			 * Once hard, it stays so until something comes of it: only a hard pass has
+			 * seen all.
+			 */
 			hard |= !ended && pause >= PAUSE_HARD_NS;
 			futile = 0;
 			pause = ended ? PAUSE_LEAST_NS : MIN(2 * pause, PAUSE_MOST_NS);
@@ -370,7 +431,10 @@ run(void *arg)
 		if (atomic_exchange(&pd.wanted, false)) {
 			vm_count(v_pdwakeups);
 			work();
-			/* Frames may have come from elsewhere, and no pass been needed: tell whoever waits. */
+			/*
+			 * Frames may have come from elsewhere, and no pass been needed: tell
+			 * whoever waits.
+			 */
 			event_wake(&physmem_freed);
 		} else if (!atomic_load(&pd.stop)) {
 			set_asleep(true);
@@ -394,8 +458,11 @@ run(void *arg)
 static void
 tune(uint64_t page_count)
 {
-	atomic_store(&pd.free_min, MAX(page_count / FREE_MIN_SHARE, 1));
-	atomic_store(&pd.free_target, MAX(page_count / FREE_TARGET_SHARE, 2));
+	uint64_t most = MAX(page_count / FREE_SHARE, MIN(page_count / FREE_SHARE_SMALL, FREE_SMALL));
+
+	atomic_store(&pd.free_min, MAX(most / 2, 1));
+	atomic_store(&pd.free_target, MAX(most, 2));
+	physmem_set_low(MAX(most / 2, 1));
 	atomic_store(&pd.laundry_max, page_count / LAUNDRY_SHARE);
 	kmutex_lock(&vm_page_queue_lock);
 	vm_page_policy->tune(page_count);
@@ -545,9 +612,31 @@ has_frame(void)
 	return physmem_free_count() > 0;
 }
 
+/*
+ * Who takes the first frame that comes will be back for the second: while the laundry is at work wait
+ * for enough of them to make a long window of.
+ */
+static void
+wait_plenty(void)
+{
+	uint64_t plenty = atomic_load(&pd.free_min) / PLENTY_SHARE, start = sys_clock(), waited = 0;
+
+	while (waited < (uint64_t)PLENTY_NS) {
+		uint32_t ticket = event_prepare(&physmem_plenty);
+
+		if (physmem_free_count() >= plenty || atomic_load(&pd.laundry.sent) == 0)
+			return;
+		wake();
+		(void)event_wait(&physmem_plenty, ticket, PLENTY_NS - (int64_t)waited);
+		waited = sys_clock() - start;
+	}
+}
+
 bool
 vm_wait(void)
 {
+	locks_assert_none();
+	wait_plenty();
 	return wait_for(has_frame);
 }
 

@@ -45,7 +45,8 @@ bool vm_wait(void);
 bool vm_wait_frames(uint64_t n);
 
 /*
- * Let the budget be so many frames.  To make it smaller takes as long as it takes to page out what is too much.
+ * Let the budget be so many frames.  To make it smaller takes as long as it takes to page out
+ * what is too much.
  * => no lock held
  * => false: that cannot be; the budget is what it was
  */

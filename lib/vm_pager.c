@@ -100,10 +100,13 @@ vm_pager_start(struct vm_pager_io *io)
 {
 	struct vm_pager *p = io->pager;
 
-	KASSERT(io->n > 0 && io->n <= VM_PAGER_IO_MAX && io->offset + io->n <= p->npages);
+	KASSERT(io->n > 0 && io->offset + io->n <= p->npages);
 	KASSERT(!io->put || vm_pager_can_put(p));
-	check(io->m, io->n);
-	if (p->ops->start == NULL)
+	if (!io->flush) {
+		KASSERT(io->n <= VM_PAGER_IO_MAX);
+		check(io->m, io->n);
+	}
+	if (p->ops->start == NULL || (io->flush && p->ops->sync == NULL))
 		return false;
 	atomic_fetch_add(&transfers, 1);
 	if (p->ops->start(p, io))
@@ -116,7 +119,8 @@ void
 vm_pager_complete(struct vm_pager_io *io, enum vm_pager_result r, uint32_t done)
 {
 	KASSERT(done <= io->n && (r == VM_PAGER_OK) == (done > 0));
-	count(io->pager, r, io->put, done);
+	if (!io->flush)
+		count(io->pager, r, io->put, done);
 	io->result = r;
 	io->done = done;
 	io->complete(io);
@@ -142,6 +146,12 @@ vm_pager_dispose(struct vm_pager *p, uint64_t offset, uint64_t n)
 {
 	if (p->ops->dispose != NULL)
 		p->ops->dispose(p, offset, n);
+}
+
+uint64_t
+vm_pager_hole(struct vm_pager *p, uint64_t offset)
+{
+	return p->ops->hole != NULL && offset < p->npages ? p->ops->hole(p, offset) : 0;
 }
 
 uint64_t

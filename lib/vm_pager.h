@@ -37,6 +37,7 @@ struct vm_pager_io;
  * A transfer that is under way: n consecutive pages from `offset', all busy and with frames.  Whoever
  * starts it owns it before and from complete() on, the pager meanwhile.
  */
+#define VM_PAGER_PUTS	16
 #define VM_PAGER_IO_MAX	64	/* pages: 256 KB */
 
 struct vm_pager_io {
@@ -44,6 +45,7 @@ struct vm_pager_io {
 	uint64_t offset;		/* in pages of the pager */
 	uint32_t n;
 	bool put;			/* from the frames to the pager */
+	bool flush;			/* nothing is moved: what was put is to go on its way to the disk */
 	struct vm_page *m[VM_PAGER_IO_MAX];
 
 	/* The pager's answer, as that of get and put. */
@@ -97,7 +99,16 @@ struct vm_pager_ops {
 	 * moment.  Null: no such thing.
 	 */
 	uint64_t (*limit)(struct vm_pager *);
-	/* Wait until everything that was put survives a crash; 0 or -errno.  Null: put() does that. */
+	/*
+	 * Pages from `offset' on that read as zeros as nothing was ever written there; 0: not so, or
+	 * not known.
+	 * May block for a moment.  Null: not known.
+	 */
+	uint64_t (*hole)(struct vm_pager *, uint64_t offset);
+	/*
+	 * Wait until everything that was put survives a crash; 0 or -errno. Null: put() does that,
+	 * and no `flush'.
+	 */
 	int (*sync)(struct vm_pager *);
 };
 
@@ -114,6 +125,11 @@ struct vm_pager {
 					   that caches this pager, or null */
 	/* What comes of writes; guarded by the lock of the object whose pager it is. */
 	uint32_t writes;		/* transfers under way */
+	uint32_t nputs;			/* ... and all that there ever were, */
+	struct vm_pager_put {
+		uint64_t offset;
+		uint32_t n;
+	} put[VM_PAGER_PUTS];		/* the last of which, modulo VM_PAGER_PUTS, went there */
 	uint32_t refusals;		/* transfers in a row of which it took nothing */
 	uint64_t retry_at;		/* sys_clock(); the pageout daemon leaves it alone before */
 	_Atomic int error;		/* -errno of the last put that failed, where the pager tells */
@@ -139,6 +155,7 @@ void vm_pager_complete(struct vm_pager_io *, enum vm_pager_result, uint32_t done
 bool vm_pager_has_page(struct vm_pager *, uint64_t offset);	/* may block, unless queryable */
 void vm_pager_dispose(struct vm_pager *, uint64_t offset, uint64_t n);
 uint64_t vm_pager_limit(struct vm_pager *);
+uint64_t vm_pager_hole(struct vm_pager *, uint64_t offset);
 int vm_pager_sync(struct vm_pager *);
 
 /*

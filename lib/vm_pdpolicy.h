@@ -38,9 +38,14 @@ struct vm_pdpolicy {
 	void (*dequeue)(struct vm_page *);
 	/* The daemon takes it, as it was not touched: the same, but remember it. */
 	void (*evict)(struct vm_page *);
+	/* Is it one of those that go first?  A hint, without the lock.  Null: nobody knows. */
+	bool (*is_cold)(const struct vm_page *);
 	/* INACTIVE: touched, by a fault on the page itself: to ACTIVE. */
 	void (*touch)(struct vm_page *);
-	/* INACTIVE: mapped beside a page that was touched, or not fit to go now: to ACTIVE, as nothing is known. */
+	/*
+	 * INACTIVE: mapped beside a page that was touched, or not fit to go now: to ACTIVE, as
+	 * nothing is known.
+	 */
 	void (*rewind)(struct vm_page *);
 	/* ACTIVE: it is unmapped now: to INACTIVE. */
 	void (*watch)(struct vm_page *);
@@ -49,7 +54,10 @@ struct vm_pdpolicy {
 
 	/* A pass begins.  hard: the last one freed nothing, so spare nobody. */
 	void (*begin)(bool hard);
-	/* A page of ACTIVE that should be watched; null: enough are.  The same again, until it is, or is skipped. */
+	/*
+	 * A page of ACTIVE that should be watched; null: enough are. The same again, until it is,
+	 * or is skipped.
+	 */
 	struct vm_page *(*next_to_watch)(void);
 	/* A page of INACTIVE that should go; null: none in this pass.  Ditto. */
 	struct vm_page *(*next_victim)(void);

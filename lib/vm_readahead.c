@@ -9,7 +9,8 @@
  *
  * Mapped pages take no fault, so the reader is seen only where a cluster ends.  At each such fault, if
  * it is a sequential one, everything resident of the window is mapped, and so much is started that
- * a whole window more is on its way while the reader is in this one: the disk and the reader work at the same time.
+ * a whole window more is on its way while the reader is in this one: the disk and the reader
+ * work at the same time.
  * The window is that of vm_cluster.c: it grows with each sequential fault and falls to a page
  * with a random one, so random readers start nothing.  When a transfer that is not done yet is
  * reached, the reader waits for its first page, as for any busy page.
@@ -21,9 +22,11 @@
  *
  * Behind a reader who said that he is sequential clean pages are given up at once, if nobody else maps
  * the object: a pass over much data takes no memory from others, and the pageout daemon has nothing to do.
- * Behind any other long reader they are only unmapped when frames are short, many with one call, as the
- * daemon would do one by one; which of them stay is for its policy to say.  Behind a sequential writer
- * of a file what he has written is started on its way.
+ * Behind any other long reader they are unmapped when frames are short, many with one call, as the
+ * daemon would do one by one.  Of an object that cannot all be in memory those he leaves far
+ * behind go, too, unless
+ * the daemon's policy takes them for hot; else who stays is for it to say.  Behind a sequential writer of
+ * a file what he has written is started on its way: to the pager first, and a while later to the disk.
  */
 
 #include "kern/assert.h"
@@ -43,6 +46,8 @@
 #define AHEAD_SHARE	32u		/* as in vm_cluster.c: more would go before he comes */
 #define KEPT_MAX	VM_CLUSTER_MAX	/* that stay behind the reader, and half as many more */
 #define KEPT_SHARE	32u
+#define WRITTEN		(2 * VM_CLUSTER_MAX)	/* behind which all that was begun should be written */
+#define LAG_SHARE	32u		/* of all frames: they stay behind a reader who said nothing */
 #define FRAME_SHARE	4u		/* of the frames that are left: for reading ahead */
 #define SHORT_SHARE	16u		/* of all frames: if fewer are left, they are short */
 
@@ -77,6 +82,13 @@ plan_ahead(struct faultstate *fs, struct vm_readahead *ra, vm_pindex_t window)
 		return;
 	ra->lo = done;
 	ra->hi = (vm_pindex_t)MIN((uint64_t)limit, (uint64_t)p + 2 * size);
+	/*
+	 * Not further than there are frames for: he should come upon what was not begun as soon as
+	 * can be.
+	 */
+	ra->hi = (vm_pindex_t)MIN((uint64_t)ra->hi, done + physmem_free_count() / FRAME_SHARE);
+	if (ra->lo >= ra->hi)
+		return;
 	atomic_store_explicit(&e->ahead_end, ra->hi, memory_order_relaxed);
 }
 
@@ -96,10 +108,15 @@ plan_behind(struct faultstate *fs, struct vm_readahead *ra, vm_pindex_t window)
 	vm_pindex_t lo = atomic_load_explicit(&e->behind_end, memory_order_relaxed), hi;
 	vm_pindex_t kept = scaled(KEPT_MAX, KEPT_SHARE);
 
-	ra->drop_behind = e->advice == VM_ADVICE_SEQUENTIAL;
-	ra->unmap_behind = ra->drop_behind || is_short(window);
+	ra->advised = e->advice == VM_ADVICE_SEQUENTIAL;
+	ra->drop_behind = ra->advised || (is_short(window) && fs->object->size > physmem_budget());
 	ra->write_behind = (fs->fault_type & VM_PROT_WRITE) && !fs->object->internal;
-	if ((!ra->unmap_behind && !ra->write_behind) || fs->first_pindex - e->map.offset <= kept)
+	ra->unmap_behind = ra->drop_behind || ra->write_behind || is_short(window);
+	/* What was begun to be written the last times is clean by now. */
+	ra->lag = ra->write_behind ? WRITTEN : 0;
+	if (!ra->advised)
+		ra->lag = MAX(ra->lag, (vm_pindex_t)MIN(physmem_budget() / LAG_SHARE, UINT32_MAX));
+	if (!ra->unmap_behind || fs->first_pindex - e->map.offset <= kept)
 		return;
 	hi = fs->first_pindex - kept;
 	if (lo > hi || hi - lo > 2 * VM_CLUSTER_MAX)
@@ -120,7 +137,8 @@ vm_readahead_plan(struct faultstate *fs, vm_pindex_t window)
 	KASSERT(fs->lookup_valid && ra->object == NULL);
 	if (window <= 1 || (fs->flags & VM_FAULT_WIRE) || !can_start(fs->object))
 		return;
-	plan_ahead(fs, ra, window);
+	if (!fs->zeroed)
+		plan_ahead(fs, ra, window);
 	plan_behind(fs, ra, window);
 	if (ra->lo >= ra->hi && ra->behind_lo >= ra->behind_hi)
 		return;
@@ -152,9 +170,10 @@ filled(struct vm_pager_io *io)
 			continue;
 		}
 		m->flags &= (uint16_t)~PG_FAKE;
-		vm_page_activate(m);
-		vm_page_wakeup(m);
 	}
+	vm_page_activate_many(io->m, io->done);
+	for (uint32_t i = 0; i < io->done; i++)
+		vm_page_wakeup(io->m[i]);
 	/* First, for the object may go when this is done, and with the last one the library. */
 	vm_pager_io_free(io);
 	vm_object_pip_done(o);
@@ -168,6 +187,7 @@ filled(struct vm_pager_io *io)
 static uint32_t
 gather_missing(struct vm_object *o, vm_pindex_t *at, vm_pindex_t hi, struct vm_page **m, uint32_t max)
 {
+	struct vm_page_row row = { .want = MIN(max, hi - *at) };
 	uint32_t n = 0;
 
 	for (; *at < hi && n < max && !(o->flags & OBJ_DEAD); ++*at) {
@@ -177,12 +197,33 @@ gather_missing(struct vm_object *o, vm_pindex_t *at, vm_pindex_t hi, struct vm_p
 				break;
 			continue;
 		}
-		m[n] = vm_page_alloc(o, *at, PHYSMEM_OVERWRITE);
+		m[n] = vm_page_alloc_row(o, *at, PHYSMEM_OVERWRITE, &row);
 		if (m[n] == NULL)
 			break;
 		m[n++]->flags |= PG_AHEAD;
 	}
+	vm_page_row_end(&row);
 	return n;
+}
+
+/*
+ * Zeros are made by whoever comes, and need not be read: is what is missing first from *lo on such
+ * a hole?  Then pass it.
+ */
+static bool
+skip_hole(struct vm_object *o, vm_pindex_t *lo, vm_pindex_t hi)
+{
+	uint64_t hole;
+
+	if (o->pager->ops->hole == NULL)
+		return false;
+	vm_object_lock(o);
+	while (*lo < hi && vm_page_lookup(o, *lo) != NULL)
+		++*lo;
+	vm_object_unlock(o);
+	hole = *lo < hi ? vm_pager_hole(o->pager, (uint64_t)*lo + o->paging_offset) : 0;
+	*lo += (vm_pindex_t)MIN(hole, (uint64_t)(hi - *lo));
+	return hole != 0;
 }
 
 uint32_t
@@ -195,8 +236,12 @@ vm_readahead_start(struct vm_object *o, vm_pindex_t lo, vm_pindex_t hi, uint32_t
 		return 0;
 	hi = (vm_pindex_t)MIN((uint64_t)MIN(hi, o->size), o->pager->npages - o->paging_offset);
 	for (; lo < hi && started < max; started += n) {
-		struct vm_pager_io *io = vm_pager_io_alloc();
+		struct vm_pager_io *io;
 
+		n = 0;
+		if (skip_hole(o, &lo, hi))
+			continue;
+		io = vm_pager_io_alloc();
 		if (io == NULL)
 			break;
 		vm_object_lock(o);
@@ -228,11 +273,15 @@ vm_readahead_start(struct vm_object *o, vm_pindex_t lo, vm_pindex_t hi, uint32_t
  * Behind
  */
 
-/* Clean, and nobody's but the reader's who has passed it? */
+/*
+ * Clean, not touched again since the reader passed it, and worth no more than what he will read
+ * next?  Where there was time for that it may have been mapped beside another one.
+ */
 static bool
-may_leave(const struct vm_page *m)
+may_leave(struct vm_page *m, const struct vm_readahead *ra)
 {
-	return (m->flags & (PG_BUSY | PG_MODIFIED | PG_AHEAD)) == 0 && m->wire_count == 0;
+	return (m->flags & (PG_BUSY | PG_MODIFIED | PG_AHEAD | PG_REFERENCED)) == 0 && m->wire_count == 0 &&
+	    (ra->advised || vm_page_is_cold(m)) && (ra->lag == 0 || !vm_object_page_mapped(m));
 }
 
 /* Is the object mapped in one place only, directly or below a shadow?  => locked */
@@ -252,31 +301,89 @@ has_one_reader(struct vm_object *o)
 	return one;
 }
 
-/* Unmap [lo, hi), and if `drop' free what is clean of it.  => the object stays */
+/*
+ * Unmap [lo, hi), where one call does that, or `all' of it anyhow, so that who comes back to a
+ * page is seen.  => locked
+ */
 static void
-unmap_behind(struct vm_object *o, vm_pindex_t lo, vm_pindex_t hi, bool drop)
+unmap(struct vm_object *o, vm_pindex_t lo, vm_pindex_t hi, bool all)
 {
+	bool direct = !LIST_EMPTY(&o->mappings);
 	struct vm_page *m;
+
+	if (direct)
+		vm_object_forget(o, lo, hi);
+	for (; (m = radix_next(&o->pages, &lo)) != NULL && lo < hi; lo++) {
+		if (!direct && all)
+			vm_object_page_protect(m, VM_PROT_NONE);
+		if (direct || all)
+			m->flags &= (uint16_t)~PG_REFERENCED;
+	}
+}
+
+/* Free what may leave of what lies behind.  => locked, unmapped just now */
+static void
+drop(struct vm_object *o, const struct vm_readahead *ra)
+{
+	vm_pindex_t lo = ra->behind_lo - ra->lag, hi = ra->behind_hi - ra->lag;
+	struct vm_page *m, *leave[VM_PAGE_MANY];
 	uint32_t n = 0;
 
-	vm_object_lock(o);
-	if (!(o->flags & OBJ_DEAD) && o->wired_pages == 0 && has_one_reader(o)) {
-		bool direct = !LIST_EMPTY(&o->mappings);
-
-		/* One call for all of them, where no shadow shows them. */
-		if (direct)
-			vm_object_forget(o, lo, hi);
-		for (; drop && (m = radix_next(&o->pages, &lo)) != NULL && lo < hi; lo++) {
-			if (!may_leave(m))
-				continue;
-			if (!direct)
-				vm_object_page_protect(m, VM_PROT_NONE);
-			vm_page_free(m);
-			n++;
+	for (; (m = radix_next(&o->pages, &lo)) != NULL && lo < hi; lo++) {
+		if (may_leave(m, ra))
+			leave[n++] = m;
+		if (n == VM_PAGE_MANY) {
+			vm_page_free_many(leave, n, !ra->advised);
+			vm_count_n(v_drop_behind, n);
+			n = 0;
 		}
 	}
-	vm_object_unlock(o);
+	vm_page_free_many(leave, n, !ra->advised);
 	vm_count_n(v_drop_behind, n);
+}
+
+static void
+leave_behind(struct vm_object *o, const struct vm_readahead *ra)
+{
+	vm_object_lock(o);
+	if (!(o->flags & OBJ_DEAD) && o->wired_pages == 0 && has_one_reader(o)) {
+		unmap(o, ra->behind_lo, ra->behind_hi, ra->drop_behind);
+		if (ra->drop_behind && ra->behind_lo >= ra->lag)
+			drop(o, ra);
+	}
+	vm_object_unlock(o);
+}
+
+static void
+flushed(struct vm_pager_io *io)
+{
+	struct vm_object *o = io->object;
+
+	vm_object_lock(o);
+	vm_pager_io_free(io);
+	vm_object_pip_done(o);
+	vm_object_unlock(o);
+}
+
+/* What was put of [lo, hi) will not change soon: let the disk begin.  => the object stays */
+static void
+flush_behind(struct vm_object *o, vm_pindex_t lo, vm_pindex_t hi)
+{
+	struct vm_pager_io *io = vm_pager_io_alloc();
+
+	if (io == NULL)
+		return;
+	io->pager = o->pager;
+	io->offset = (uint64_t)lo + o->paging_offset;
+	io->n = hi - lo;
+	io->flush = true;
+	io->complete = flushed;
+	io->object = o;
+	vm_object_lock(o);
+	vm_object_pip_add(o);
+	vm_object_unlock(o);
+	if (!vm_pager_start(io))
+		flushed(io);
 }
 
 void
@@ -288,13 +395,17 @@ vm_readahead_run(struct vm_readahead *ra)
 		return;
 	PROBE("vm_readahead: run");
 	if (ra->lo < ra->hi)
-		(void)vm_readahead_start(o, ra->lo, ra->hi,
-		    (uint32_t)MIN(physmem_free_count() / FRAME_SHARE, ra->hi - ra->lo));
-	if (ra->behind_lo < ra->behind_hi && ra->write_behind)
-		vm_count_n(v_write_behind,
-		    vm_object_clean_begin(o, ra->behind_lo, ra->behind_hi) - ra->behind_lo);
-	if (ra->behind_lo < ra->behind_hi && ra->unmap_behind)
-		unmap_behind(o, ra->behind_lo, ra->behind_hi, ra->drop_behind);
+		(void)vm_readahead_start(o, ra->lo, ra->hi, ra->hi - ra->lo);
+	if (ra->behind_lo < ra->behind_hi) {
+		/* First, so that the kernel is told once. */
+		if (ra->unmap_behind)
+			leave_behind(o, ra);
+		if (ra->write_behind && ra->behind_lo >= WRITTEN)
+			flush_behind(o, ra->behind_lo - WRITTEN, ra->behind_hi - WRITTEN);
+		if (ra->write_behind)
+			vm_count_n(v_write_behind,
+			    vm_object_clean_begin(o, ra->behind_lo, ra->behind_hi) - ra->behind_lo);
+	}
 	vm_object_deallocate(o);
 	*ra = (struct vm_readahead){ 0 };
 }

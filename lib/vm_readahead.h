@@ -11,11 +11,14 @@ struct vm_readahead {
 	struct vm_object *object;	/* referenced; null: nothing */
 	vm_pindex_t lo, hi;		/* pages of it to be read */
 	vm_pindex_t behind_lo, behind_hi;	/* ... that were passed */
-	bool write_behind, unmap_behind, drop_behind;	/* what to do with those */
+	vm_pindex_t lag;		/* what is dropped lies so far behind those */
+	bool write_behind, unmap_behind, drop_behind;	/* what to do with them */
+	bool advised;			/* the reader said that he is sequential */
 };
 
 /*
- * A fault is about to map the page at first_pindex, of a reader whose window is so many pages: decide what he
+ * A fault is about to map the page at first_pindex, of a reader whose window is so many
+ * pages: decide what he
  * will want next.  => map and chain locked
  */
 void vm_readahead_plan(struct faultstate *, vm_pindex_t window);

@@ -143,6 +143,18 @@ vm_object_page_protect(struct vm_page *m, vm_prot_t prot)
 	krwlock_read_unlock(&vm_rmap_lock);
 }
 
+void
+vm_object_unmap(struct vm_object *object, vm_pindex_t lo, vm_pindex_t hi)
+{
+	/* Nobody shadows it: one call for all of them. */
+	if (LIST_EMPTY(&object->children)) {
+		vm_object_protect(object, lo, hi, VM_PROT_NONE, PMAP_KEEP_WIRED);
+		return;
+	}
+	for (; lo < hi; lo++)
+		vm_object_page_protect(vm_page_lookup(object, lo), VM_PROT_NONE);
+}
+
 /* Replace a wired mapping of m by one of `with', and let the wiring go over. */
 static void
 rewire(struct vm_mapping *map, vm_offset_t va, pt_entry_t old, struct vm_page *m, struct vm_page *with)

@@ -100,7 +100,7 @@ io_start(struct io *x)
 	bool first;
 
 	KASSERT(x->len > 0 && x->done != NULL);
-	KASSERT(x->op == IO_PUNCH || x->len <= (size_t)x->n << PAGE_SHIFT);
+	KASSERT(!io_has_frames(x->op) || x->len <= (size_t)x->n << PAGE_SHIFT);
 	x->moved = 0;
 	kmutex_lock(&io.lock);
 	KASSERT(!io.stop);
@@ -118,7 +118,7 @@ io_run(struct io *x)
 	int64_t r;
 
 	locks_assert_none();
-	KASSERT(x->len > 0 && (x->op == IO_PUNCH || x->len <= (size_t)x->n << PAGE_SHIFT));
+	KASSERT(x->len > 0 && (!io_has_frames(x->op) || x->len <= (size_t)x->n << PAGE_SHIFT));
 	x->moved = 0;
 	do {
 		r = io_step_open(x, &s);
@@ -133,6 +133,9 @@ io_run(struct io *x)
 			break;
 		case IO_PUNCH:
 			r = sys_punch(x->fd, s.offset, s.len);
+			break;
+		case IO_FLUSH:
+			r = sys_flush_begin(x->fd, s.offset, s.len);
 			break;
 		}
 		io_step_close(x, &s);
@@ -154,7 +157,7 @@ io_step_open(struct io *x, struct io_step *s)
 
 	s->offset = x->offset + x->moved;
 	s->len = len;
-	if (x->op == IO_PUNCH)
+	if (!io_has_frames(x->op))
 		return 0;
 	n = (uint32_t)MIN(round_page(skip + len) >> PAGE_SHIFT, (size_t)MACHDEP_VIEW_PAGES);
 	KASSERT(first + n <= x->n);
@@ -178,7 +181,7 @@ io_step_open(struct io *x, struct io_step *s)
 void
 io_step_close(struct io *x, struct io_step *s)
 {
-	if (x->op != IO_PUNCH)
+	if (io_has_frames(x->op))
 		window_view_close(&s->view);
 }
 
@@ -187,7 +190,7 @@ io_step_ended(struct io *x, int64_t r)
 {
 	if (r == -EINTR)
 		return false;
-	if (x->op == IO_PUNCH && r == 0)
+	if (x->op == IO_FLUSH || (x->op == IO_PUNCH && r == 0))
 		r = (int64_t)(x->len - x->moved);
 	if (r == 0 && x->op == IO_WRITE)
 		r = -EIO;		/* it would never end */

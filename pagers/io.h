@@ -41,8 +41,15 @@ enum io_engine {
 enum io_op {
 	IO_READ,		/* from the file to the frames */
 	IO_WRITE,
-	IO_PUNCH		/* make [offset, offset + len) of the file a hole; no frames */
+	IO_PUNCH,		/* make [offset, offset + len) of the file a hole; no frames */
+	IO_FLUSH		/* begin to write it from the page cache to the disk; no frames, and no error */
 };
+
+static inline bool
+io_has_frames(enum io_op op)
+{
+	return op == IO_READ || op == IO_WRITE;
+}
 
 struct io {
 	int fd;

@@ -130,13 +130,16 @@ take_off(struct flight *f)
 		if (io_step_ended(x, r))
 			return false;
 	sqe = get_sqe();
-	f->injected = sys_injected(call[x->op]);
+	f->injected = x->op == IO_FLUSH ? 0 : sys_injected(call[x->op]);
 	if (f->injected < 0) {
 		io_uring_prep_nop(sqe);
 	} else if (x->op == IO_PUNCH) {
 		io_uring_prep_fallocate(sqe, x->fd,
 		    FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)f->step.offset,
 		    (off_t)f->step.len);
+	} else if (x->op == IO_FLUSH) {
+		io_uring_prep_sync_file_range(sqe, x->fd, (unsigned)f->step.len, f->step.offset,
+		    SYNC_FILE_RANGE_WRITE);
 	} else {
 		if (f->injected > 0) {
 			f->step.iov[0].iov_len = MIN(f->step.iov[0].iov_len, (size_t)f->injected);

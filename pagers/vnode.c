@@ -48,6 +48,7 @@ struct vnode {
 	LIST_ENTRY(vnode) link;		/* in the table */
 	uint64_t dev, ino;		/* constant */
 	_Atomic int ro[2], rw[2];	/* descriptors, by `direct'; -1: none.  Set once, under the table's lock */
+	_Atomic int seek;		/* the one of them whose offset nobody else uses; -1: none */
 };
 
 /* A transfer of vnode_start(). */
@@ -200,6 +201,11 @@ finished(struct io *io)
 	enum vm_pager_result r;
 	uint32_t done = 0;
 
+	if (pio->flush) {
+		slab_free(&transfers, t);
+		vm_pager_complete(pio, VM_PAGER_OK, pio->n);
+		return;
+	}
 	r = pio->put ? write_result(vnode_of(pio->pager), io, &done) : read_result(io, &done);
 	slab_free(&transfers, t);
 	vm_pager_complete(pio, r, done);
@@ -215,7 +221,10 @@ vnode_start(struct vm_pager *pager, struct vm_pager_io *pio)
 	if (t == NULL)
 		return false;
 	t->pio = pio;
-	if (!prepare(vnode_of(pager), &t->io, pio->put, pio->offset, pio->m, pio->n, &r, &done)) {
+	t->io = (struct io){ .op = IO_FLUSH, .fd = vnode_of(pager)->rw[0],
+	    .offset = pio->offset << PAGE_SHIFT, .len = (size_t)pio->n << PAGE_SHIFT };
+	if (!pio->flush &&
+	    !prepare(vnode_of(pager), &t->io, pio->put, pio->offset, pio->m, pio->n, &r, &done)) {
 		slab_free(&transfers, t);
 		vm_pager_complete(pio, r, done);
 		return true;
@@ -242,6 +251,25 @@ vnode_limit(struct vm_pager *pager)
 	return size < 0 ? pager->npages : ((uint64_t)size + PAGE_MASK) >> PAGE_SHIFT;
 }
 
+/* Only who may write asks: who cannot reads the zeros as fast as others. */
+static uint64_t
+vnode_hole(struct vm_pager *pager, uint64_t offset)
+{
+	struct vnode *v = vnode_of(pager);
+	int fd = atomic_load(&v->seek);
+	int64_t data, size;
+
+	if (fd < 0)
+		return 0;
+	data = sys_seek_data(fd, (int64_t)(offset << PAGE_SHIFT));
+	if (data == -ENXIO) {		/* there is none up to the end, or this is past the end */
+		size = size_of(v);
+		data = size > 0 ? (int64_t)round_page((uint64_t)size) : 0;
+	}
+	data >>= PAGE_SHIFT;
+	return data > (int64_t)offset ? (uint64_t)data - offset : 0;
+}
+
 static int
 vnode_sync(struct vm_pager *pager)
 {
@@ -256,6 +284,7 @@ static const struct vm_pager_ops vnode_ops = {
 	.keeps = true,
 	.start = vnode_start,
 	.limit = vnode_limit,
+	.hole = vnode_hole,
 	.sync = vnode_sync,
 };
 
@@ -296,15 +325,21 @@ reopen(int fd, int flags)
 	return sys_open(path, flags);
 }
 
-/* A descriptor of our own for what `fd', with these flags, is open on; or -errno. */
+/*
+ * A descriptor of our own for what `fd', with these flags, is open on; or -errno. *alone: its
+ * offset is, too.
+ */
 static int
-own_fd(int fd, int flags, bool direct)
+own_fd(int fd, int flags, bool direct, bool *alone)
 {
 	int own;
+
+	*alone = false;
 
 	if (!direct && (flags & (O_ACCMODE | O_DIRECT | O_NONBLOCK)) == O_RDONLY)
 		return sys_dup(fd);
 	own = reopen(fd, (flags & O_ACCMODE) | (direct ? O_DIRECT : 0));
+	*alone = own >= 0;
 	if (own < 0 && !(flags & O_APPEND) && direct == !!(flags & O_DIRECT))
 		own = sys_dup(fd);
 	if (own < 0 && own != -EMFILE && own != -ENFILE && own != -ENOMEM)
@@ -326,12 +361,15 @@ make(uint64_t dev, uint64_t ino)
 	v->pager.npages = NPAGES_MAX;
 	v->dev = dev;
 	v->ino = ino;
-	v->ro[0] = v->ro[1] = v->rw[0] = v->rw[1] = -1;
+	v->ro[0] = v->ro[1] = v->rw[0] = v->rw[1] = v->seek = -1;
 	LIST_INSERT_HEAD(&table, v, link);
 	return v;
 }
 
-/* The file's pager, referenced, new if need be; one that is being destroyed does not count.  => table locked */
+/*
+ * The file's pager, referenced, new if need be; one that is being destroyed does not count.
+ * => table locked
+ */
 static struct vnode *
 find(uint64_t dev, uint64_t ino)
 {
@@ -345,15 +383,17 @@ find(uint64_t dev, uint64_t ino)
 
 /* Descriptors for the page cache [0] and, if wanted, past it [1]. */
 static int
-own_fds(int fd, int flags, bool direct, int own[2])
+own_fds(int fd, int flags, bool direct, int own[2], bool *alone)
 {
+	bool also;
+
 	own[1] = -1;
-	own[0] = own_fd(fd, flags, false);
+	own[0] = own_fd(fd, flags, false, alone);
 	if (own[0] < 0)
 		return own[0];
 	if (!direct)
 		return 0;
-	own[1] = own_fd(fd, flags, true);
+	own[1] = own_fd(fd, flags, true, &also);
 	if (own[1] >= 0)
 		return 0;
 	(void)sys_close(own[0]);
@@ -366,6 +406,7 @@ vnode_open(int fd, bool writable, bool direct, struct vm_pager **pager, bool *ma
 	struct sys_stat st;
 	int flags = sys_get_flags(fd), own[2], error;
 	struct vnode *v;
+	bool alone;
 
 	if (flags < 0 || (flags & O_PATH))
 		return -EBADF;
@@ -376,7 +417,7 @@ vnode_open(int fd, bool writable, bool direct, struct vm_pager **pager, bool *ma
 	    (writable && (flags & O_ACCMODE) != O_RDWR))
 		return -EACCES;
 	*may_write = (flags & O_ACCMODE) == O_RDWR;
-	error = own_fds(fd, flags, direct || (flags & O_DIRECT), own);
+	error = own_fds(fd, flags, direct || (flags & O_DIRECT), own, &alone);
 	if (error != 0)
 		return error;
 	kmutex_lock(&table_lock);
@@ -386,6 +427,8 @@ vnode_open(int fd, bool writable, bool direct, struct vm_pager **pager, bool *ma
 
 		if (*slot < 0 && v->rw[i] < 0) {
 			*slot = own[i];
+			if (i == 0 && *may_write && alone)
+				v->seek = own[i];
 			own[i] = -1;
 		}
 	}

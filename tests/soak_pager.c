@@ -11,7 +11,8 @@
  * compares all four.  A lock of the test's for each page, and nothing else, orders the threads: so pages
  * leave and come back while others are being touched beside them.
  *
- * --faults N: of N calls that read, write or make safe, one fails with EIO or ENOSPC, or is cut short.  A touch
+ * --faults N: of N calls that read, write or make safe, one fails with EIO or ENOSPC, or is
+ * cut short.  A touch
  * that raises SIGBUS then is made again.  It may have been the middle of a write: the write is
  * made again as a whole.  What is verified never was on the way when the error came, so it must be right.
  *

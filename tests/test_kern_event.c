@@ -74,6 +74,17 @@ wake_hook(const char *place)
 	}
 }
 
+START_TEST(spinning_sees_a_wakeup_and_ends)
+{
+	uint32_t ticket = event_prepare(&channel);
+
+	ck_assert(!event_spin(&channel, ticket, 1 * MS));
+	event_wake(&channel);
+	ck_assert(event_spin(&channel, ticket, 1 * MS));
+	ck_assert(event_spin(&channel, ticket, 0));
+}
+END_TEST
+
 START_TEST(wakeup_on_the_way_to_sleep_is_kept)
 {
 	static const char *const places[] = {
@@ -262,6 +273,7 @@ main(void)
 	tcase_add_test(tc, wakeup_after_prepare_is_kept);
 	tcase_add_test(tc, wakeup_before_prepare_does_not_count);
 	tcase_add_test(tc, timeout_is_kept);
+	tcase_add_test(tc, spinning_sees_a_wakeup_and_ends);
 	tcase_add_loop_test(tc, wakeup_on_the_way_to_sleep_is_kept, 0, 2);
 	tcase_add_test(tc, waker_that_stops_half_way_loses_nobody);
 	tcase_add_test(tc, no_wakeup_is_lost_in_a_race);

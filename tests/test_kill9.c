@@ -4,7 +4,8 @@
  * kill -9 while a file is written through a mapping: what was synced is in it, and nothing that was
  * never written.
  *
- * A child maps the file and lets threads write its pages, and one sync them, until it is killed.  Memory that
+ * A child maps the file and lets threads write its pages, and one sync them, until it is
+ * killed.  Memory that
  * it shares with its parent says how far it was:
  *
  *	begun[i]	the generation of page i that is being written, or was

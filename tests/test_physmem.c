@@ -29,6 +29,7 @@ static void
 begin(void)
 {
 	expect(physmem_init(BUDGET, SPACE), 0);
+	physmem_set_low(BUDGET / 64 + 1);
 }
 
 static void
@@ -386,6 +387,45 @@ START_TEST(budget_changes)
 }
 END_TEST
 
+/* Frames given up in a row are offered in a row; short ones are not; no frame is offered twice. */
+START_TEST(recycling)
+{
+	struct physmem_home home;
+	vm_pfn_t base, other;
+
+	begin();
+	check(physmem_recycle(64, &base) == 0);
+	check(physmem_reserve(200, &home));
+	for (uint32_t i = 0; i < 200; i++) {
+		check(physmem_alloc(home.base + i, PHYSMEM_ZERO) == home.base + i);
+		write_frame(home.base + i, i + 1);
+	}
+	for (uint32_t i = 0; i < 20; i++)
+		physmem_free(home.base + i);
+	check(physmem_recycle(64, &base) == 0);
+	for (uint32_t i = 50; i < 90; i++)
+		physmem_free(home.base + i);
+	for (uint32_t i = 100; i < 180; i++)
+		physmem_free(home.base + i);
+	/* The shortest that is long enough; then the longest. */
+	check(physmem_recycle(30, &base) == 30 && base == home.base + 50);
+	check(physmem_recycle(40, &other) == 40 && other == home.base + 100);
+	check(physmem_recycle(100, &other) == 40 && other == home.base + 140);
+	check(physmem_recycle(64, &other) == 0);
+	check(dirty() == 20 + 10);
+	for (uint32_t i = 0; i < 30; i++) {
+		check(physmem_used(base + i));
+		check_frame(base + i, 50 + i + 1);
+	}
+	check(physmem_flush() == 20 + 10);
+	for (uint32_t i = 0; i < 200; i++)
+		if (physmem_used(home.base + i))
+			physmem_free(home.base + i);
+	physmem_unreserve(&home);
+	end();
+}
+END_TEST
+
 START_TEST(copies_and_zeros)
 {
 	struct physmem_home a, b;
@@ -490,6 +530,7 @@ main(void)
 	tcase_add_test(tc, not_while_punched);
 	tcase_add_test(tc, the_last_ones_are_waited_for);
 	tcase_add_test(tc, budget_changes);
+	tcase_add_test(tc, recycling);
 	tcase_add_test(tc, copies_and_zeros);
 	tcase_add_test(tc, threads);
 	suite_add_tcase(s, tc);

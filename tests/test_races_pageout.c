@@ -2,7 +2,8 @@
 
 /*
  * Races with pages that are on their way out.  The pager does not answer until it is told to, so
- * pages of p are in the laundry for as long as the other half of the race wants.  Then it answers: the write
+ * pages of p are in the laundry for as long as the other half of the race wants.  Then it
+ * answers: the write
  * succeeds, or fails, and every byte is looked at.  How it is done: race.h.
  */
 

@@ -172,7 +172,10 @@ START_TEST(touched_pages_come_back)
 }
 END_TEST
 
-/* What nobody maps any more, but a pager's handle keeps, is written out like anything else, and stays kept. */
+/*
+ * What nobody maps any more, but a pager's handle keeps, is written out like anything else, and
+ * stays kept.
+ */
 START_TEST(cached_objects)
 {
 	enum { PAGES = FRAMES / 4 * 3 };

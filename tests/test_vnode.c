@@ -751,6 +751,31 @@ START_TEST(behind_a_sequential_reader_clean_pages_go)
 }
 END_TEST
 
+/*
+ * Who says nothing and reads more than there is memory for: the same, further behind; who turns
+ * back is not harmed.
+ */
+START_TEST(behind_a_long_reader_pages_go_later)
+{
+	struct vmf_config config = VMF_CONFIG_INIT;
+	char *p;
+
+	expect(vmf_fini(), 0);
+	config.memory = LONG / 2 * PG;
+	config.flags = VMF_CONFIG_QUIET;
+	expect(vmf_init(&config), 0);
+	p = map_long();
+	for (size_t round = 0; round < 2; round++)
+		for (size_t i = 0; i < LONG; i++) {
+			check_fill(p + i * PG, PG, mix(KEY, i));
+			if (i % 16 == 0 && i >= 32)
+				check_fill(p + (i - 24) * PG, PG, mix(KEY, i - 24));
+		}
+	check(STAT(v_drop_behind) > 0);
+	ck_assert_uint_le(frames_used(), LONG / 2);
+}
+END_TEST
+
 START_TEST(behind_a_reader_nothing_goes_that_others_map)
 {
 	char *p = map_long(), *q = map(VMF_MAP_PRIVATE);
@@ -796,7 +821,8 @@ main(void)
 		dropping_passes_by_what_is_on_its_way, a_file_that_is_cut_before_it_is_read_ends_there,
 		a_file_that_is_cut_after_it_was_read_ends_there_too, reading_ahead_that_fails_harms_nobody,
 		a_private_mapping_reads_ahead_in_the_file, what_came_in_meanwhile_is_not_read_again,
-		behind_a_sequential_reader_clean_pages_go, behind_a_reader_nothing_goes_that_others_map,
+		behind_a_sequential_reader_clean_pages_go, behind_a_long_reader_pages_go_later,
+		behind_a_reader_nothing_goes_that_others_map,
 		behind_a_sequential_writer_pages_are_written,
 	};
 	Suite *s = suite_create("vnode");

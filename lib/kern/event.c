@@ -43,6 +43,7 @@
 #include "kern/types.h"
 
 #define BUCKET_BITS	8
+#define SPINS		64
 
 struct bucket {
 	_Alignas(64) _Atomic uint32_t sequence;
@@ -85,6 +86,22 @@ event_wait(const void *chan, uint32_t ticket, int64_t timeout)
 	}
 	atomic_fetch_sub(&b->waiters, 1);
 	return (woken);
+}
+
+bool
+event_spin(const void *chan, uint32_t ticket, uint32_t timeout)
+{
+	struct bucket *b = bucket_of(chan);
+	uint64_t deadline = sys_clock() + timeout;
+
+	do {
+		for (int i = 0; i < SPINS; i++) {
+			if (atomic_load(&b->sequence) != ticket)
+				return (true);
+			__builtin_ia32_pause();
+		}
+	} while (sys_clock() < deadline);
+	return (false);
 }
 
 void

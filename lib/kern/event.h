@@ -23,6 +23,11 @@
 uint32_t event_prepare(const void *chan);
 /* Wait at most timeout nanoseconds.  => false: timed out. */
 bool event_wait(const void *chan, uint32_t ticket, int64_t timeout);
+/*
+ * The same without sleep, for what is nearly there: a wakeup costs both sides more than some
+ * microseconds.
+ */
+bool event_spin(const void *chan, uint32_t ticket, uint32_t timeout);
 void event_wake(const void *chan);
 
 #endif

@@ -193,6 +193,12 @@ sys_punch(int fd, uint64_t off, uint64_t len)
 	return (int)r;
 }
 
+int
+sys_flush_begin(int fd, uint64_t off, uint64_t len)
+{
+	return ((int)CALL(SYS_sync_file_range, fd, OFF64(off), OFF64(len), SYNC_FILE_RANGE_WRITE));
+}
+
 int64_t
 sys_pread(int fd, void *buf, size_t len, uint64_t off)
 {

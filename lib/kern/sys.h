@@ -67,6 +67,8 @@ struct sys_stat {
 int sys_stat(int fd, struct sys_stat *);
 int sys_get_flags(int fd);			/* fcntl: F_GETFL */
 int sys_dup(int fd);				/* close-on-exec */
+/* Begin to write what is modified of the file; what becomes of that only sys_fdatasync() tells. */
+int sys_flush_begin(int fd, uint64_t off, uint64_t len);
 int sys_fdatasync(int fd);
 int64_t sys_read(int fd, void *, size_t);
 int64_t sys_write(int fd, const void *, size_t);
