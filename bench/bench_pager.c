@@ -290,6 +290,7 @@ vmfault_write(enum state state)
 	double began;
 	char *p;
 
+	must(sys(ftruncate(scratch, 0)), "ftruncate");
 	must(sys(ftruncate(scratch, (off_t)(pages * BENCH_PAGE))), "ftruncate");
 	must(-posix_fadvise(scratch, 0, 0, POSIX_FADV_DONTNEED), "posix_fadvise");
 	start(0, 0, 0);
@@ -453,6 +454,7 @@ kernel_write(enum state state)
 
 	if (fd < 0)
 		bench_skip("O_DIRECT: %s", strerror(errno));
+	must(sys(ftruncate(scratch, 0)), "ftruncate");
 	must(sys(ftruncate(scratch, (off_t)(pages * BENCH_PAGE))), "ftruncate");
 	must(-posix_fadvise(scratch, 0, 0, POSIX_FADV_DONTNEED), "posix_fadvise");
 	began = bench_now();
