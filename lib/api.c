@@ -13,28 +13,19 @@
 #include <string.h>
 
 #include "api_impl.h"
-#include "kern/handle.h"
-#include "kern/slab.h"
-#include "physmem.h"
-#include "pmap.h"
 #include "snapshot.h"
 #include "task.h"
 #include "trap.h"
-#include "user.h"
-#include "vm_clean.h"
 #include "vm_fault.h"
 #include "vm_init.h"
 #include "vm_map.h"
-#include "vm_meter.h"
 #include "vm_object.h"
 #include "vm_page.h"
 #include "vm_pageout.h"
-#include "vm_pager.h"
 #include "vmfault.h"
 
 #define STRINGIFY(x)	#x
 #define VERSION(a, b, c) STRINGIFY(a) "." STRINGIFY(b) "." STRINGIFY(c)
-#define RANGES_MAX	((size_t)1 << 20)	/* of one snapshot */
 #define WIRED_TRIES	8			/* to have frames for copies of wired pages */
 
 /*
@@ -141,12 +132,8 @@ vmf_version(void)
 	return VERSION(VMF_VERSION_MAJOR, VMF_VERSION_MINOR, VMF_VERSION_PATCH);
 }
 
-/*
- * Wired pages are copied at once, with maps and objects locked, so the frames have to be there.  If
- * they were not: have them paged out, and try again.
- */
-static bool
-frames_for_wired(int error, int *tries)
+bool
+api_frames_for_wired(int error, int *tries)
 {
 	uint64_t n;
 
@@ -208,7 +195,7 @@ vmf_task_fork(vmf_task_t parent, vmf_task_t *child)
 	if (map != NULL) {
 		do
 			error = publish(vm_map_fork(map), &name);
-		while (frames_for_wired(error, &tries));
+		while (api_frames_for_wired(error, &tries));
 		task_put(map);
 	}
 	trap_leave(&old);
@@ -275,20 +262,19 @@ api_check_place(void *const *addr, size_t size, unsigned flags, vm_offset_t *va)
 	return api_range_ok(*addr, size) ? 0 : -EINVAL;
 }
 
-static bool
-in_map(const struct vm_map *map, vm_offset_t va, size_t size)
+bool
+api_in_map(const struct vm_map *map, vm_offset_t va, size_t size)
 {
 	return va >= map->base && va < map->end && map->end - va >= size;
 }
 
-/* Map an object; takes over its reference.  => entered */
-static int
-insert(struct vm_map *map, vm_offset_t *va, size_t size, bool fixed, struct vm_object *object,
+int
+api_insert(struct vm_map *map, vm_offset_t *va, size_t size, bool fixed, struct vm_object *object,
     vm_pindex_t offset, const struct vm_map_attr *attr)
 {
 	int error = 0;
 
-	if (fixed && !in_map(map, *va, size))
+	if (fixed && !api_in_map(map, *va, size))
 		error = -EFAULT;
 	if (error == 0) {
 		krwlock_write(&map->lock);
@@ -334,99 +320,9 @@ vmf_allocate(vmf_task_t task, void **addr, size_t size, unsigned flags)
 	map = task_get(task);
 	error = -EBADF;
 	if (map != NULL) {
-		error = insert(map, &va, size, flags & VMF_FIXED, NULL, 0, &attr);
+		error = api_insert(map, &va, size, flags & VMF_FIXED, NULL, 0, &attr);
 		task_put(map);
 	}
-	trap_leave(&old);
-	if (error == 0)
-		*addr = (void *)va;
-	return error;
-}
-
-/* The object to map [offset, offset + npages) of a pager by; and where in it that is. */
-static int
-pager_object(struct vm_pager *pager, bool shared, vm_pindex_t offset, vm_pindex_t npages,
-    struct vm_object **object, vm_pindex_t *at)
-{
-	struct vm_object *o = vm_object_for_pager(pager);
-	enum kern_return result;
-	vm_pindex_t lo;
-
-	if (o == NULL)
-		return -ENOMEM;
-	*object = o;
-	*at = offset;
-	if (shared)
-		return 0;
-	result = vm_object_copy(o, offset, offset + npages, NULL, object, &lo);
-	*at = offset - lo;
-	vm_object_deallocate(o);
-	return errno_of(result);
-}
-
-int
-api_map_pager(struct vm_map *map, vm_offset_t *va, size_t size, unsigned flags, struct vm_pager *pager,
-    uint64_t offset, vm_prot_t prot, vm_prot_t max_prot)
-{
-	bool shared = flags & VMF_MAP_SHARED;
-	struct vm_map_attr attr = {
-		.protection = prot, .max_protection = shared ? max_prot : VM_PROT_ALL,
-		.inheritance = VM_INHERIT_COPY, .needs_copy = !shared, .shared = shared,
-	};
-	struct vm_object *object;
-	vm_pindex_t at;
-	int error;
-
-	if (offset >> PAGE_SHIFT > pager->npages ||
-	    size >> PAGE_SHIFT > pager->npages - (offset >> PAGE_SHIFT))
-		return -EINVAL;
-	if (shared && (prot & VM_PROT_WRITE) && !vm_pager_can_put(pager))
-		return -EACCES;
-	error = pager_object(pager, shared, (vm_pindex_t)(offset >> PAGE_SHIFT),
-	    (vm_pindex_t)(size >> PAGE_SHIFT), &object, &at);
-	if (error == 0)
-		error = insert(map, va, size, flags & VMF_FIXED, object, at, &attr);
-	return error;
-}
-
-static struct vm_pager *
-pager_get(vmf_pager_t name)
-{
-	struct handle *h = handle_get(HANDLE_PAGER, name);
-
-	return h != NULL ? container_of(h, struct vm_pager, handle) : NULL;
-}
-
-int
-vmf_map(vmf_task_t task, void **addr, size_t size, unsigned flags, vmf_pager_t pager, uint64_t offset,
-    int prot)
-{
-	unsigned kind = flags & (VMF_MAP_SHARED | VMF_MAP_PRIVATE);
-	struct vm_pager *p = NULL;
-	struct vm_map *map;
-	vm_offset_t va;
-	sys_sigset_t old;
-	int error;
-
-	if (!vm_running())
-		return -ENODEV;
-	if ((flags & ~(VMF_FIXED | VMF_MAP_SHARED | VMF_MAP_PRIVATE)) != 0 || !api_prot_ok(prot) ||
-	    (kind != VMF_MAP_SHARED && kind != VMF_MAP_PRIVATE) || (offset & PAGE_MASK) != 0)
-		return -EINVAL;
-	error = api_check_place(addr, size, flags, &va);
-	if (error != 0)
-		return error;
-	trap_enter(&old);
-	map = task_get(task);
-	if (map != NULL)
-		p = pager_get(pager);
-	error = -EBADF;
-	if (p != NULL) {
-		error = api_map_pager(map, &va, size, flags, p, offset, api_prot_of(prot), api_prot_of(prot));
-		handle_put(&p->handle);
-	}
-	if (map != NULL)
-		task_put(map);
 	trap_leave(&old);
 	if (error == 0)
 		*addr = (void *)va;
@@ -545,7 +441,7 @@ vmf_copy(void *dst, const void *src, size_t size)
 	if (dst_map != NULL && src_map != NULL)
 		do
 			error = errno_of(vm_map_copy(dst_map, d, src_map, s, size));
-		while (frames_for_wired(error, &tries));
+		while (api_frames_for_wired(error, &tries));
 	if (dst_map != NULL)
 		task_put(dst_map);
 	if (src_map != NULL)
@@ -642,235 +538,6 @@ vmf_fault_release(const void *addr, size_t size)
 	if (!bytes_ok(addr, size, &s, &e))
 		return -EINVAL;
 	return size == 0 ? 0 : api_on_range((void *)s, e - s, op_release, 0);
-}
-
-/*
- * Pagers
- */
-
-int
-vmf_pager_create(const struct vmf_pager_ops *ops, void *cookie, uint64_t size, unsigned deadline,
-    vmf_pager_t *pager)
-{
-	struct vmf_pager_ops copy;
-	vmf_pager_t name;
-	sys_sigset_t old;
-	int error;
-
-	if (!vm_running())
-		return -ENODEV;
-	if (ops == NULL || pager == NULL || size == 0 ||
-	    size > (uint64_t)UINT32_MAX << PAGE_SHIFT)
-		return -EINVAL;
-	copy = *ops;
-	if (copy.size != sizeof(copy) || copy.get == NULL)
-		return -EINVAL;
-	trap_enter(&old);
-	error = user_pager_create(&copy, cookie, size, deadline, &name);
-	trap_leave(&old);
-	if (error == 0)
-		*pager = name;
-	return error;
-}
-
-int
-vmf_pager_sync(vmf_pager_t pager, uint64_t offset, uint64_t size)
-{
-	vm_pindex_t lo, hi;
-	struct vm_object *o;
-	struct vm_pager *p;
-	sys_sigset_t old;
-	uint32_t lost;
-	int error = -EBADF;
-
-	if (!vm_running())
-		return -ENODEV;
-	if (size == 0 || offset + size < offset)
-		return -EINVAL;
-	trap_enter(&old);
-	p = pager_get(pager);
-	if (p != NULL) {
-		lo = (vm_pindex_t)MIN(offset >> PAGE_SHIFT, p->npages);
-		hi = (vm_pindex_t)MIN((offset + size - 1) / PAGE_SIZE + 1, p->npages);
-		error = 0;
-		if (vm_pager_can_put(p)) {
-			o = vm_object_for_pager(p);
-			error = o == NULL ? -ENOMEM : errno_of(vm_object_clean(o, lo, hi, &lost));
-			if (o != NULL)
-				vm_object_deallocate(o);
-		}
-		handle_put(&p->handle);
-	}
-	trap_leave(&old);
-	return error;
-}
-
-int
-vmf_pager_release(vmf_pager_t pager)
-{
-	struct vm_pager *p;
-	sys_sigset_t old;
-	int error = -EBADF;
-
-	if (!vm_running())
-		return -ENODEV;
-	trap_enter(&old);
-	p = pager_get(pager);
-	if (p != NULL) {
-		error = handle_close(HANDLE_PAGER, pager);
-		vm_object_uncache(p);
-		handle_put(&p->handle);
-	}
-	trap_leave(&old);
-	return error;
-}
-
-/*
- * Snapshots
- */
-
-int
-vmf_snapshot_create(const struct vmf_range *ranges, size_t n, vmf_snapshot_t *snapshot)
-{
-	size_t bytes = n * sizeof(*ranges);
-	struct vmf_range *copy;
-	vmf_snapshot_t name;
-	sys_sigset_t old;
-	int error = 0, tries = 0;
-
-	if (!vm_running())
-		return -ENODEV;
-	if (ranges == NULL || snapshot == NULL || n == 0 || n > RANGES_MAX)
-		return -EINVAL;
-	copy = kmem_alloc(bytes);
-	if (copy == NULL)
-		return -ENOMEM;
-	memcpy(copy, ranges, bytes);
-	for (size_t i = 0; i < n; i++)
-		if (!api_range_ok(copy[i].addr, copy[i].size))
-			error = -EINVAL;
-	if (error == 0) {
-		trap_enter(&old);
-		do
-			error = snapshot_create(copy, n, &name);
-		while (frames_for_wired(error, &tries));
-		trap_leave(&old);
-	}
-	kmem_free(copy, bytes);
-	if (error == 0)
-		*snapshot = name;
-	return error;
-}
-
-int
-vmf_snapshot_map(vmf_snapshot_t snapshot, size_t range, size_t offset, size_t size, vmf_task_t task,
-    void **addr, unsigned flags, int prot)
-{
-	struct vm_map *map;
-	vm_offset_t va;
-	sys_sigset_t old;
-	int error;
-
-	if (!vm_running())
-		return -ENODEV;
-	if ((flags & ~VMF_FIXED) != 0 || !api_prot_ok(prot) || (offset & PAGE_MASK) != 0)
-		return -EINVAL;
-	error = api_check_place(addr, size, flags, &va);
-	if (error != 0)
-		return error;
-	trap_enter(&old);
-	map = task_get(task);
-	if (map == NULL)
-		error = -EBADF;
-	else if ((flags & VMF_FIXED) && !in_map(map, va, size))
-		error = -EFAULT;
-	else
-		error = snapshot_map(snapshot, range, offset, size, map, &va, flags & VMF_FIXED, api_prot_of(prot));
-	if (map != NULL)
-		task_put(map);
-	trap_leave(&old);
-	if (error == 0)
-		*addr = (void *)va;
-	return error;
-}
-
-int
-vmf_snapshot_read(vmf_snapshot_t snapshot, size_t range, size_t offset, void *buf, size_t size)
-{
-	char page[PAGE_SIZE], *to = buf;
-	size_t done = 0, len;
-	sys_sigset_t old;
-	int error;
-
-	if (!vm_running())
-		return -ENODEV;
-	if ((buf == NULL && size != 0) || offset + size < offset)
-		return -EINVAL;
-	do {
-		len = MIN(size - done, PAGE_SIZE - ((offset + done) & PAGE_MASK));
-		trap_enter(&old);
-		error = snapshot_read(snapshot, range, offset + done, page, len);
-		trap_leave(&old);
-		if (error == 0 && len != 0)
-			memcpy(to + done, page, len);
-		done += len;
-	} while (error == 0 && done < size);
-	return error;
-}
-
-int
-vmf_snapshot_rollback(vmf_snapshot_t snapshot)
-{
-	sys_sigset_t old;
-	int error;
-
-	if (!vm_running())
-		return -ENODEV;
-	trap_enter(&old);
-	error = snapshot_rollback(snapshot);
-	trap_leave(&old);
-	return error;
-}
-
-int
-vmf_snapshot_diff(vmf_snapshot_t a, vmf_snapshot_t b, size_t range, size_t *cursor,
-    struct vmf_extent *extents, size_t n)
-{
-	struct vmf_extent extent;
-	sys_sigset_t old;
-	int found = 1;
-	size_t at, i;
-
-	if (!vm_running())
-		return -ENODEV;
-	if (cursor == NULL || extents == NULL || n == 0)
-		return -EINVAL;
-	at = *cursor;
-	for (i = 0; i < n && i < INT32_MAX && found > 0; i += (size_t)(found > 0)) {
-		trap_enter(&old);
-		found = snapshot_diff(a, b, range, &at, &extent);
-		trap_leave(&old);
-		if (found > 0)
-			extents[i] = extent;
-	}
-	if (found < 0)
-		return found;
-	*cursor = at;
-	return (int)i;
-}
-
-int
-vmf_snapshot_release(vmf_snapshot_t snapshot)
-{
-	sys_sigset_t old;
-	int error;
-
-	if (!vm_running())
-		return -ENODEV;
-	trap_enter(&old);
-	error = snapshot_release(snapshot);
-	trap_leave(&old);
-	return error;
 }
 
 /*

@@ -9,6 +9,8 @@
 #include "kern/types.h"
 
 struct vm_map;
+struct vm_map_attr;
+struct vm_object;
 struct vm_pager;
 
 /* A range of whole pages that is not empty and does not wrap around. */
@@ -22,6 +24,16 @@ int api_check_place(void *const *addr, size_t size, unsigned flags, vm_offset_t 
 /* The common shape: an operation on one range of one map.  *error, where it is set, is what the user gets. */
 typedef enum kern_return api_range_op(struct vm_map *, vm_offset_t s, vm_offset_t e, int arg, int *error);
 int api_on_range(const void *addr, size_t size, api_range_op *, int arg);
+
+bool api_in_map(const struct vm_map *, vm_offset_t va, size_t size);
+/* Map an object; takes over its reference.  => entered */
+int api_insert(struct vm_map *, vm_offset_t *va, size_t size, bool fixed, struct vm_object *, vm_pindex_t,
+    const struct vm_map_attr *);
+/*
+ * Wired pages are copied at once, with maps and objects locked, so the frames have to be there.  If
+ * they were not: have them paged out.  => entered; true: try again
+ */
+bool api_frames_for_wired(int error, int *tries);
 
 /* Map [offset, offset + size) of a pager, shared or private as the VMF_MAP_* in flags say.  => entered */
 int api_map_pager(struct vm_map *, vm_offset_t *va, size_t size, unsigned flags, struct vm_pager *,
