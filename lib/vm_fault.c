@@ -648,9 +648,8 @@ unlock_chain_above(struct faultstate *fs)
 }
 
 /*
- * May the page, as it is and with the locks we hold, be written?  For a write fault
- * everything that stands in
- * the way is named.
+ * May the page, as it is and with the locks we hold, be written?  For a write fault everything that
+ * stands in the way is named.
  * => SUCCESS, or RETRY: something is owed or a cut is under way.
  */
 static enum kern_return

@@ -181,9 +181,8 @@ void vm_object_home_release(struct vm_object *);	/* => empty, going */
 void vm_home_init(void);
 void vm_home_fini(void);
 /*
- * Are pages [lo, hi) seen through one mapping only, and is there nothing below or above them?
- *  If that one may be
- * written they are nobody else's.  => locked
+ * Are pages [lo, hi) seen through one mapping only, and is there nothing below or above them? If
+ * that one may be written they are nobody else's.  => locked
  */
 bool vm_object_is_sole(struct vm_object *, vm_pindex_t lo, vm_pindex_t hi);
 /* It is going to be copied: what was given up (PG_FREE) and is still there stays.  => locked */

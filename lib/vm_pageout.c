@@ -19,10 +19,9 @@
  *			busy or an object that is locked just now, a pager that refused and will be asked again
  *	FUTILE		nothing of all this
  *
- * and waiters give up when several passes in a row were futile, which together looked at
- * every page.  That is bounded: a transfer ends
- * (user pagers have deadlines), busy pages and locks are held for a transfer at most, and a
- * pager that has refused often enough is no hope any more.
+ * and waiters give up when several passes in a row were futile, which together looked at every page.
+ * That is bounded: a transfer ends (user pagers have deadlines), busy pages and locks are held for a
+ * transfer at most, and a pager that has refused often enough is no hope any more.
  */
 
 #include <errno.h>
@@ -180,9 +179,8 @@ evict_washed(struct vm_page *m)
  */
 
 /*
- * The policy's next page; *m, with its object locked, or null: it is skipped, for somebody
- * holds that.  Who holds an
- * object is soon done with it, and the policy's order is worth a short wait.
+ * The policy's next page; *m, with its object locked, or null: it is skipped, for somebody holds that.
+ * Who holds an object is soon done with it, and the policy's order is worth a short wait.
  * => false: there is none
  */
 static bool

@@ -9,40 +9,36 @@
  *	    | no room							|
  *	    +------------> COLD ----> watched ----> victim ----> ghost -+
  *
- * Least recently used is a good guess until something larger than memory is read once, or
- * again and again: then
- * every page comes after the last one that is of use, and pushes it out.  What tells the two apart
- * is not when a page was used last but how long it took to be used AGAIN (LIRS, Jiang and Zhang
- * 2002; CLOCK-Pro, Jiang, Chen and Zhang 2005).  So:
+ * Least recently used is a good guess until something larger than memory is read once, or again and
+ * again: then every page comes after the last one that is of use, and pushes it out.  What tells
+ * the two apart is not when a page was used last but how long it took to be used AGAIN (LIRS, Jiang
+ * and Zhang 2002; CLOCK-Pro, Jiang, Chen and Zhang 2005).  So:
  *
  *   - Most frames belong to HOT pages: whoever comes first, as long as there is room.
- *   - All others pass through COLD, an eighth of the frames, first in, first out (the A1in of
- * 2Q, Johnson and
- *     Shasha 1994).  Only cold pages are victims.  Whatever is used once goes here, and
+ *   - All others pass through COLD, an eighth of the frames, first in, first out (the A1in of 2Q,
+ *     Johnson and Shasha 1994).  Only cold pages are victims.  Whatever is used once goes here, and
  *     leaves no trace.
- *   - A victim leaves a GHOST: where it was, and when it was used last.  A page that
- *     comes and has a ghost has a REUSE DISTANCE, and so has a cold page that is touched for
- * the second time
+ *   - A victim leaves a GHOST: where it was, and when it was used last.  A page that comes and
+ *     has a ghost has a REUSE DISTANCE, and so has a cold page that is touched for the second time
  *     while it is watched.
  *   - That distance is a claim to be hot.  It is granted against the hot page that has been
- * watched longest, if
- *     that has not been touched for longer than the distance; the two change places.  It is refused
- *     otherwise; but then another few hot pages are watched, lest the next claim meets none.
+ *     watched longest, if that has not been touched for longer than the distance; the two change
+ *     places.  It is refused otherwise; but then another few hot pages are watched, lest the next
+ *     claim meets none.
  *
  * Time is counted in pages that came.  Hot pages are watched only when there are claims, as
  * watching a page that is in use costs a fault: a scan alone makes no claims, so it costs the hot
- * set nothing, not even soft faults.  In a loop that is a little larger than memory all
- * distances are equal,
- * every claim is refused, and what is hot stays: most of the loop hits.  If the program turns to something
- * else, that makes claims, and what was hot is watched, is not touched, and gives way.
+ * set nothing, not even soft faults.  In a loop that is a little larger than memory all distances
+ * are equal, every claim is refused, and what is hot stays: most of the loop hits.  If the program
+ * turns to something else, that makes claims, and what was hot is watched, is not touched, and
+ * gives way.
  *
- * bench/replay counted misses on recorded traces, with 1,024 frames: popular pages with scans
- * in between: 15.0
- * thousand, where the clock has 19.6, LRU 19.5 and the optimum 14.3; a loop over 1,280 pages:
- * 18.8, where clock and
- * LRU miss all 60, optimum 12.9; random pages: as the clock.  The price: when a working set of half the
- * memory is replaced by another, 7.8 where LRU has 4.1, as the new one must make its claims first.  A
- * larger cold share pays less there and gives it back in the loop.
+ * bench/replay counted misses on recorded traces, with 1,024 frames: popular pages with scans in
+ * between: 15.0 thousand, where the clock has 19.6, LRU 19.5 and the optimum 14.3; a loop over
+ * 1,280 pages: 18.8, where clock and LRU miss all 60, optimum 12.9; random pages: as the clock.
+ * The price: when a working set of half the memory is replaced by another, 7.8 where LRU has 4.1,
+ * as the new one must make its claims first.  A larger cold share pays less there and gives it back
+ * in the loop.
  *
  * The ghosts are a hash table of as many entries as there are frames; a full bucket forgets its oldest.
  * Two pages that share an entry's 64 bits of hash, or an object at the address of one that is gone: then a

@@ -7,26 +7,25 @@
  *	----------------------------------------------------------------------------> pages
  *			behind_hi      the fault             next       ahead_end
  *
- * Mapped pages take no fault, so the reader is seen only where a cluster ends.  At each such fault, if
- * it is a sequential one, everything resident of the window is mapped, and so much is started that
- * a whole window more is on its way while the reader is in this one: the disk and the reader
- * work at the same time.
- * The window is that of vm_cluster.c: it grows with each sequential fault and falls to a page
- * with a random one, so random readers start nothing.  When a transfer that is not done yet is
- * reached, the reader waits for its first page, as for any busy page.
+ * Mapped pages take no fault, so the reader is seen only where a cluster ends.  At each such fault,
+ * if it is a sequential one, everything resident of the window is mapped, and so much is started
+ * that a whole window more is on its way while the reader is in this one: the disk and the reader
+ * work at the same time. The window is that of vm_cluster.c: it grows with each sequential fault
+ * and falls to a page with a random one, so random readers start nothing.  When a transfer that is
+ * not done yet is reached, the reader waits for its first page, as for any busy page.
  *
  * A page being read is BUSY, with a frame, in its object, whose paging_in_progress is raised for
  * each transfer: the object is neither merged nor taken down before the pager has
  * called completed().  What was not filled is freed, whatever the reason: the
  * reader who really wants it will ask the pager again, and learn that reason.
  *
- * Behind a reader who said that he is sequential clean pages are given up at once, if nobody else maps
- * the object: a pass over much data takes no memory from others, and the pageout daemon has nothing to do.
- * Behind any other long reader they are unmapped when frames are short, many with one call, as the
- * daemon would do one by one.  Of an object that cannot all be in memory those he leaves far
- * behind go, too, unless
- * the daemon's policy takes them for hot; else who stays is for it to say.  Behind a sequential writer of
- * a file what he has written is started on its way: to the pager first, and a while later to the disk.
+ * Behind a reader who said that he is sequential clean pages are given up at once, if nobody else
+ * maps the object: a pass over much data takes no memory from others, and the pageout daemon has
+ * nothing to do. Behind any other long reader they are unmapped when frames are short, many with
+ * one call, as the daemon would do one by one.  Of an object that cannot all be in memory those he
+ * leaves far behind go, too, unless the daemon's policy takes them for hot; else who stays is for
+ * it to say.  Behind a sequential writer of a file what he has written is started on its way: to
+ * the pager first, and a while later to the disk.
  */
 
 #include "kern/assert.h"

@@ -17,9 +17,8 @@ struct vm_readahead {
 };
 
 /*
- * A fault is about to map the page at first_pindex, of a reader whose window is so many
- * pages: decide what he
- * will want next.  => map and chain locked
+ * A fault is about to map the page at first_pindex, of a reader whose window is so many pages:
+ * decide what he will want next.  => map and chain locked
  */
 void vm_readahead_plan(struct faultstate *, vm_pindex_t window);
 /* Start it, and let go of the object.  => no lock held */
