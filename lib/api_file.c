@@ -18,8 +18,6 @@
 #include "vmfault.h"
 #include "vnode.h"
 
-#define MAP_KINDS	(VMF_MAP_SHARED | VMF_MAP_PRIVATE)
-
 /* => entered */
 static int
 map_file(struct vm_map *map, vm_offset_t *va, size_t size, unsigned flags, int fd, uint64_t offset,
@@ -44,7 +42,6 @@ map_file(struct vm_map *map, vm_offset_t *va, size_t size, unsigned flags, int f
 int
 vmf_map_file(vmf_task_t task, void **addr, size_t size, unsigned flags, int fd, uint64_t offset, int prot)
 {
-	unsigned kind = flags & MAP_KINDS;
 	struct vm_map *map;
 	vm_offset_t va;
 	sys_sigset_t old;
@@ -52,8 +49,7 @@ vmf_map_file(vmf_task_t task, void **addr, size_t size, unsigned flags, int fd, 
 
 	if (!vm_running())
 		return -ENODEV;
-	if ((flags & ~(VMF_FIXED | MAP_KINDS | VMF_MAP_DIRECT)) != 0 || !api_prot_ok(prot) ||
-	    (kind != VMF_MAP_SHARED && kind != VMF_MAP_PRIVATE) || (offset & PAGE_MASK) != 0)
+	if (!api_map_ok(flags, VMF_FIXED | VMF_MAP_DIRECT, prot, offset))
 		return -EINVAL;
 	error = api_check_place(addr, size, flags, &va);
 	if (error != 0)

@@ -18,6 +18,8 @@ bool api_range_ok(const void *addr, size_t size);
 bool api_prot_ok(int prot);
 /* What a protection means: who may write may read. */
 vm_prot_t api_prot_of(int prot);
+/* Check what vmf_map() and vmf_map_file() share: shared or private, no flags but those and `more'. */
+bool api_map_ok(unsigned flags, unsigned more, int prot, uint64_t offset);
 /* Check where something is to be mapped; *va: the place asked for, with VMF_FIXED. */
 int api_check_place(void *const *addr, size_t size, unsigned flags, vm_offset_t *va);
 

@@ -72,11 +72,19 @@ pager_get(vmf_pager_t name)
 	return h != NULL ? container_of(h, struct vm_pager, handle) : NULL;
 }
 
+bool
+api_map_ok(unsigned flags, unsigned more, int prot, uint64_t offset)
+{
+	unsigned kind = flags & (VMF_MAP_SHARED | VMF_MAP_PRIVATE);
+
+	return (flags & ~(kind | more)) == 0 && (kind == VMF_MAP_SHARED || kind == VMF_MAP_PRIVATE) &&
+	    api_prot_ok(prot) && (offset & PAGE_MASK) == 0;
+}
+
 int
 vmf_map(vmf_task_t task, void **addr, size_t size, unsigned flags, vmf_pager_t pager, uint64_t offset,
     int prot)
 {
-	unsigned kind = flags & (VMF_MAP_SHARED | VMF_MAP_PRIVATE);
 	struct vm_pager *p = NULL;
 	struct vm_map *map;
 	vm_offset_t va;
@@ -85,8 +93,7 @@ vmf_map(vmf_task_t task, void **addr, size_t size, unsigned flags, vmf_pager_t p
 
 	if (!vm_running())
 		return -ENODEV;
-	if ((flags & ~(VMF_FIXED | VMF_MAP_SHARED | VMF_MAP_PRIVATE)) != 0 || !api_prot_ok(prot) ||
-	    (kind != VMF_MAP_SHARED && kind != VMF_MAP_PRIVATE) || (offset & PAGE_MASK) != 0)
+	if (!api_map_ok(flags, VMF_FIXED, prot, offset))
 		return -EINVAL;
 	error = api_check_place(addr, size, flags, &va);
 	if (error != 0)

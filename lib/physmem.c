@@ -56,7 +56,7 @@ static struct {
 	struct kmutex lock;		/* guards all that follows */
 	int fd;				/* constant */
 	uint64_t nframes;		/* constant; frames are 1 .. nframes - 1 */
-	uint64_t budget;
+	_Atomic uint64_t budget;	/* changed with the lock; faults read it without */
 	uint64_t nused, ndirty;		/* bits set in the bitmaps */
 	uint64_t *used, *dirty;
 	size_t bitmap_bytes;
@@ -643,12 +643,7 @@ physmem_set_low(uint64_t low_mark)
 uint64_t
 physmem_budget(void)
 {
-	uint64_t budget;
-
-	kmutex_lock(&pm.lock);
-	budget = pm.budget;
-	kmutex_unlock(&pm.lock);
-	return budget;
+	return atomic_load_explicit(&pm.budget, memory_order_relaxed);
 }
 
 void

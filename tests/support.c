@@ -204,6 +204,24 @@ check_pages_at(const void *p, size_t pages, uint64_t key, const char *file, int 
 }
 
 void
+write_file(int fd, size_t page, uint64_t key)
+{
+	char bytes[VMF_PAGE_SIZE];
+
+	fill(bytes, PG, key);
+	check(pwrite(fd, bytes, PG, (off_t)(page * PG)) == (ssize_t)PG);
+}
+
+void
+check_file_at(int fd, size_t page, uint64_t key, const char *file, int line)
+{
+	char bytes[VMF_PAGE_SIZE];
+
+	check(pread(fd, bytes, PG, (off_t)(page * PG)) == (ssize_t)PG);
+	check_fill_at(bytes, PG, key, file, line);
+}
+
+void
 check_zero_at(const void *p, size_t size, const char *file, int line)
 {
 	static const char zero[VMF_PAGE_SIZE];

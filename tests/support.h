@@ -89,6 +89,11 @@ void check_fill_at(const void *p, size_t size, uint64_t key, const char *file, i
 void check_pages_at(const void *p, size_t pages, uint64_t key, const char *file, int line);
 void check_zero_at(const void *p, size_t size, const char *file, int line);
 
+/* A page of a file, by the kernel's calls. */
+void write_file(int fd, size_t page, uint64_t key);
+void check_file_at(int fd, size_t page, uint64_t key, const char *file, int line);
+#define check_file(fd, page, key)	check_file_at(fd, page, key, __FILE__, __LINE__)
+
 /*
  * Touch a byte that may not be touchable, and say what came of it: signo 0
  * if nothing.  Installs the suite's actions by vmf_sigaction() the first time; a

@@ -88,25 +88,6 @@ unmap(char *p)
 	expect(vmf_unmap(p, PAGES * PG), 0);
 }
 
-/* Bytes that the file itself holds. */
-static void
-check_file(size_t page, uint64_t key)
-{
-	char bytes[VMF_PAGE_SIZE];
-
-	check(pread(fd, bytes, PG, (off_t)(page * PG)) == (ssize_t)PG);
-	check_fill(bytes, PG, key);
-}
-
-static void
-write_file(size_t page, uint64_t key)
-{
-	char bytes[VMF_PAGE_SIZE];
-
-	fill(bytes, PG, key);
-	check(pwrite(fd, bytes, PG, (off_t)(page * PG)) == (ssize_t)PG);
-}
-
 static off_t
 file_size(void)
 {
@@ -151,7 +132,7 @@ START_TEST(the_descriptor_may_be_closed)
 	check_pages(p, PAGES, KEY);
 	fill(p, PG, 1);
 	expect(vmf_sync(p, PG, 0), 0);
-	check_file(0, 1);
+	check_file(fd, 0, 1);
 }
 END_TEST
 
@@ -195,7 +176,7 @@ START_TEST(private_writes_stay_private)
 	check_fill(q + 2 * PG, PG, mix(KEY, 2));
 	expect(vmf_sync(p, PAGES * PG, 0), 0);
 	unmap(p);
-	check_file(2, mix(KEY, 2));
+	check_file(fd, 2, mix(KEY, 2));
 	check_pages(q, PAGES, KEY);
 }
 END_TEST
@@ -252,15 +233,15 @@ START_TEST(a_snapshot_of_a_file_keeps_its_bytes)
 	fill(p + PG, PG, 2);
 	fill(p + 2 * PG, PG, 3);
 	expect(vmf_sync(p, PAGES * PG, 0), 0);
-	check_file(1, 2);
+	check_file(fd, 1, 2);
 	expect(vmf_snapshot_read(s, 0, PG, buf, PG), 0);
 	check_fill(buf, PG, 1);
 	expect(vmf_snapshot_read(s, 0, 2 * PG, buf, PG), 0);
 	check_fill(buf, PG, mix(KEY, 2));
 	expect(vmf_snapshot_rollback(s), 0);
 	expect(vmf_sync(p, PAGES * PG, 0), 0);
-	check_file(1, 1);
-	check_file(2, mix(KEY, 2));
+	check_file(fd, 1, 1);
+	check_file(fd, 2, mix(KEY, 2));
 	expect(vmf_snapshot_release(s), 0);
 }
 END_TEST
@@ -272,12 +253,12 @@ START_TEST(appending_descriptors_write_in_place)
 
 	fill(p + 4 * PG, PG, 1);
 	expect(vmf_sync(p, PAGES * PG, 0), 0);
-	check_file(4, 1);
+	check_file(fd, 4, 1);
 	/* Set on a descriptor that was duplicated, it would tell on the duplicate. */
 	check(fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_APPEND) == 0);
 	fill(q + 5 * PG, PG, 2);
 	expect(vmf_sync(q, PAGES * PG, 0), 0);
-	check_file(5, 2);
+	check_file(fd, 5, 2);
 	ck_assert_int_eq(file_size(), PAGES * PG);
 	close(f);
 }
@@ -292,7 +273,7 @@ START_TEST(a_deleted_file_is_still_there)
 	check_pages(p, PAGES, KEY);
 	fill(p, PG, 1);
 	expect(vmf_sync(p, PG, 0), 0);
-	check_file(0, 1);
+	check_file(fd, 0, 1);
 }
 END_TEST
 
@@ -389,13 +370,13 @@ START_TEST(a_file_that_grew_is_readable)
 	char *p = map_fd(fd, 0, PAGES + 8, VMF_MAP_SHARED, VMF_PROT_DEFAULT);
 
 	expect_read(p + (PAGES + 3) * PG, SIGBUS, BUS_ADRERR);
-	write_file(PAGES + 3, 5);
+	write_file(fd, PAGES + 3, 5);
 	check_fill(p + (PAGES + 3) * PG, PG, 5);
 	check_zero(p + (PAGES + 1) * PG, PG);
 	expect_read(p + (PAGES + 4) * PG, SIGBUS, BUS_ADRERR);
 	fill(p + (PAGES + 2) * PG, PG, 6);
 	expect(vmf_sync(p, (PAGES + 8) * PG, 0), 0);
-	check_file(PAGES + 2, 6);
+	check_file(fd, PAGES + 2, 6);
 }
 END_TEST
 
@@ -464,14 +445,14 @@ START_TEST(holes_are_zeros)
 	char *p;
 
 	check(ftruncate(fd, 0) == 0 && ftruncate(fd, PAGES * PG) == 0);
-	write_file(7, 7);
+	write_file(fd, 7, 7);
 	p = shared();
 	check_zero(p, 7 * PG);
 	check_fill(p + 7 * PG, PG, 7);
 	check_zero(p + 8 * PG, (PAGES - 8) * PG);
 	fill(p + 30 * PG, PG, 30);
 	expect(vmf_sync(p, PAGES * PG, 0), 0);
-	check_file(30, 30);
+	check_file(fd, 30, 30);
 }
 END_TEST
 
@@ -504,13 +485,13 @@ START_TEST(sync_writes_what_was_written)
 		fill(p + i * PG, PG, i + 100);
 	expect(vmf_sync(p, (PAGES - 3) * PG, 0), 0);
 	for (size_t i = 0; i < PAGES; i++)
-		check_file(i, i % 3 == 0 && i < PAGES - 3 ? i + 100 : mix(KEY, i));
+		check_file(fd, i, i % 3 == 0 && i < PAGES - 3 ? i + 100 : mix(KEY, i));
 	expect(vmf_sync(p, PAGES * PG, VMF_SYNC_ASYNC), 0);
-	check_file(PAGES - 3, PAGES - 3 + 100);
+	check_file(fd, PAGES - 3, PAGES - 3 + 100);
 	/* A page that was synced and is written again is written again. */
 	fill(p, PG, 1);
 	expect(vmf_sync(p, PG, 0), 0);
-	check_file(0, 1);
+	check_file(fd, 0, 1);
 }
 END_TEST
 
@@ -521,7 +502,7 @@ START_TEST(unmapping_writes_what_was_written)
 	fill(p + 5 * PG, PG, 5);
 	unmap(p);
 	expect(vmf_unmap(q, 2 * PG), 0);
-	check_file(5, 5);
+	check_file(fd, 5, 5);
 }
 END_TEST
 
@@ -531,7 +512,7 @@ START_TEST(the_end_of_the_library_writes_what_was_written)
 
 	fill(p + 5 * PG, PG, 5);
 	stop();
-	check_file(5, 5);
+	check_file(fd, 5, 5);
 	start(0, 0);
 }
 END_TEST
@@ -555,7 +536,7 @@ START_TEST(a_file_that_is_mapped_again_shows_what_others_wrote)
 
 	check_pages(p, PAGES, KEY);
 	unmap(p);
-	write_file(1, 1);
+	write_file(fd, 1, 1);
 	p = shared();
 	check_fill(p + PG, PG, 1);
 }
@@ -629,7 +610,7 @@ START_TEST(dontneed_of_a_private_mapping_shows_the_file)
 	check_fill(p + 5 * PG, PG, 2);
 	fill(p + 3 * PG, PG, 4);
 	check_fill(p + 3 * PG, PG, 4);
-	check_file(3, mix(KEY, 3));
+	check_file(fd, 3, mix(KEY, 3));
 }
 END_TEST
 
@@ -639,13 +620,13 @@ START_TEST(dontneed_of_a_shared_mapping_drops_clean_pages_only)
 
 	check_pages(p, PAGES, KEY);
 	fill(p + 2 * PG, PG, 2);
-	write_file(1, 1);
-	write_file(2, 99);
+	write_file(fd, 1, 1);
+	write_file(fd, 2, 99);
 	expect(vmf_advise(p, PAGES * PG, VMF_ADVICE_DONTNEED), 0);
 	check_fill(p + PG, PG, 1);
 	check_fill(p + 2 * PG, PG, 2);
 	expect(vmf_sync(p, PAGES * PG, 0), 0);
-	check_file(2, 2);
+	check_file(fd, 2, 2);
 }
 END_TEST
 

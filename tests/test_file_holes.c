@@ -58,24 +58,6 @@ data_pages(void)
 	return (size_t)hole / PG;
 }
 
-static void
-check_file(size_t page, uint64_t key)
-{
-	char bytes[VMF_PAGE_SIZE];
-
-	check(pread(fd, bytes, PG, (off_t)(page * PG)) == (ssize_t)PG);
-	check_fill(bytes, PG, key);
-}
-
-static void
-write_file(size_t page, uint64_t key)
-{
-	char bytes[VMF_PAGE_SIZE];
-
-	fill(bytes, PG, key);
-	check(pwrite(fd, bytes, PG, (off_t)(page * PG)) == (ssize_t)PG);
-}
-
 START_TEST(one_fault_serves_many_pages_and_no_disk_is_asked)
 {
 	fill_pages(p, LENGTH, 1);
@@ -83,7 +65,7 @@ START_TEST(one_fault_serves_many_pages_and_no_disk_is_asked)
 	ck_assert_uint_eq(STAT(v_pageins), 0);
 	sync_all();
 	for (size_t i = 0; i < LENGTH; i++)
-		check_file(i, mix(1, i));
+		check_file(fd, i, mix(1, i));
 }
 END_TEST
 
@@ -91,14 +73,14 @@ END_TEST
 START_TEST(reading_ahead_passes_over_holes)
 {
 	for (size_t i = 0; i < WRITTEN; i++)
-		write_file(i, mix(9, i));
+		write_file(fd, i, mix(9, i));
 	check_fill(p, PG, mix(9, 0));
 	fill_pages(p, LENGTH, 1);
 	/* Those that were asked for at once were read along. */
 	ck_assert_uint_le(STAT(v_pageins), LENGTH / 2);
 	sync_all();
 	for (size_t i = 0; i < LENGTH; i++)
-		check_file(i, mix(1, i));
+		check_file(fd, i, mix(1, i));
 }
 END_TEST
 
@@ -114,7 +96,7 @@ START_TEST(what_nobody_wrote_stays_a_hole)
 	/* And now that they are clean they can be written all the same, by a fault of their own. */
 	fill(p + WRITTEN * PG, PG, 2);
 	sync_all();
-	check_file(WRITTEN, 2);
+	check_file(fd, WRITTEN, 2);
 	ck_assert_uint_eq(data_pages(), WRITTEN + 1);
 }
 END_TEST
@@ -122,14 +104,14 @@ END_TEST
 START_TEST(what_others_wrote_beside_is_not_overwritten)
 {
 	fill_pages(p, WRITTEN, 1);
-	write_file(WRITTEN + 4, 2);
+	write_file(fd, WRITTEN + 4, 2);
 	fill(p + (WRITTEN + 6) * PG, PG, 3);
 	sync_all();
-	check_file(WRITTEN + 4, 2);
-	check_file(WRITTEN + 6, 3);
+	check_file(fd, WRITTEN + 4, 2);
+	check_file(fd, WRITTEN + 6, 3);
 	expect(vmf_unmap(p, LENGTH * PG), 0);
-	check_file(WRITTEN + 4, 2);
-	check_file(WRITTEN + 6, 3);
+	check_file(fd, WRITTEN + 4, 2);
+	check_file(fd, WRITTEN + 6, 3);
 }
 END_TEST
 
@@ -170,8 +152,8 @@ START_TEST(what_was_written_meanwhile_is_no_hole)
 	check_fill(p + 29 * PG, PG, 9);
 	check_zero(p + 26 * PG, 3 * PG);
 	sync_all();
-	check_file(25, 5);
-	check_file(29, 9);
+	check_file(fd, 25, 5);
+	check_file(fd, 29, 9);
 }
 END_TEST
 
@@ -214,7 +196,7 @@ START_TEST(a_private_mapping_of_it_is_zeros_and_ones_own)
 	check_pages(q + 8 * PG, 8, 3);
 	check_zero(p + 8 * PG, (LENGTH - 8) * PG);
 	sync_all();
-	check_file(2, mix(1, 2));
+	check_file(fd, 2, mix(1, 2));
 	expect(vmf_unmap(q, LENGTH * PG), 0);
 	audit();
 }

@@ -21,6 +21,7 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
+#include "frames.h"
 #include "io.h"
 #include "kern/event.h"
 #include "kern/sys.h"
@@ -95,25 +96,6 @@ teardown(void)
 	trap_leave(&mask);
 	close(file);
 	expect(vmf_fini(), 0);
-}
-
-/* The bytes of a frame. */
-static void
-frame_fill(struct vm_page *m, uint64_t key)
-{
-	void *p = window_map(WINDOW_TARGET, m->pfn, 1);
-
-	fill(p, PG, key);
-	window_unmap(p);
-}
-
-static void
-frame_check(struct vm_page *m, uint64_t key)
-{
-	void *p = window_map(WINDOW_SOURCE, m->pfn, 1);
-
-	check_fill(p, PG, key);
-	window_unmap(p);
 }
 
 /* n frames from `first' on, in a row or scattered. */

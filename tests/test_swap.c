@@ -18,6 +18,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "frames.h"
 #include "kern/event.h"
 #include "kern/sys.h"
 #include "machdep.h"
@@ -93,24 +94,6 @@ teardown(void)
 		close(file);
 		unlink(path);
 	}
-}
-
-static void
-frame_fill(struct vm_page *page, uint64_t key)
-{
-	void *p = window_map(WINDOW_TARGET, page->pfn, 1);
-
-	fill(p, PG, key);
-	window_unmap(p);
-}
-
-static void
-frame_check(struct vm_page *page, uint64_t key)
-{
-	void *p = window_map(WINDOW_SOURCE, page->pfn, 1);
-
-	check_fill(p, PG, key);
-	window_unmap(p);
 }
 
 static struct swap_counts

@@ -178,15 +178,6 @@ map(unsigned kind)
 	return p;
 }
 
-static void
-check_file(size_t page, uint64_t key)
-{
-	char bytes[VMF_PAGE_SIZE];
-
-	check(pread(fd, bytes, PG, (off_t)(page * PG)) == (ssize_t)PG);
-	check_fill(bytes, PG, key);
-}
-
 static bool
 file_holds(size_t page, uint64_t key)
 {
@@ -273,8 +264,8 @@ START_TEST(a_write_that_fails_keeps_the_page)
 		check_fill(p + 9 * PG, PG, 200 + i);
 		heal();
 		expect(vmf_sync(p, FILE_PAGES * PG, 0), 0);
-		check_file(1, 100 + i);
-		check_file(9, 200 + i);
+		check_file(fd, 1, 100 + i);
+		check_file(fd, 9, 200 + i);
 	}
 }
 END_TEST
@@ -291,8 +282,8 @@ START_TEST(a_write_that_fails_does_not_stop_the_others)
 	/* Which of the two comes first is not said. */
 	check(file_holds(1, 1) ? file_holds(9, mix(KEY, 9)) : file_holds(9, 9));
 	expect(vmf_sync(p, FILE_PAGES * PG, 0), 0);
-	check_file(1, 1);
-	check_file(9, 9);
+	check_file(fd, 1, 1);
+	check_file(fd, 9, 9);
 }
 END_TEST
 
@@ -307,7 +298,7 @@ START_TEST(a_write_that_was_cut_short_goes_on)
 		expect(vmf_sync(p, FILE_PAGES * PG, 0), 0);
 		heal();
 		for (size_t k = 0; k < 8; k++)
-			check_file(k, mix(50 + i, k));
+			check_file(fd, k, mix(50 + i, k));
 	}
 }
 END_TEST
@@ -323,7 +314,7 @@ START_TEST(what_the_disk_did_not_take_is_written_again)
 	/* The kernel forgot that its page was dirty: that is what we stand in for. */
 	check(pwrite(fd, "lost", 4, 3 * PG) == 4);
 	expect(vmf_sync(p, FILE_PAGES * PG, 0), 0);
-	check_file(3, 3);
+	check_file(fd, 3, 3);
 }
 END_TEST
 
@@ -335,9 +326,9 @@ START_TEST(without_a_size_nothing_is_written)
 	break_calls(SYS_CALL_STAT, -EIO, 0, 1000);
 	expect(vmf_sync(p, PG, 0), -EIO);
 	heal();
-	check_file(0, mix(KEY, 0));
+	check_file(fd, 0, mix(KEY, 0));
 	expect(vmf_sync(p, PG, 0), 0);
-	check_file(0, 1);
+	check_file(fd, 0, 1);
 }
 END_TEST
 
@@ -349,14 +340,14 @@ START_TEST(pages_that_cannot_be_written_outlive_their_mapping)
 	fill(p + 3 * PG, PG, 3);
 	break_calls(SYS_CALL_PWRITEV, -ENOSPC, 0, 1000);
 	expect(vmf_unmap(p, FILE_PAGES * PG), 0);
-	check_file(3, mix(KEY, 3));
+	check_file(fd, 3, mix(KEY, 3));
 	p = map(VMF_MAP_SHARED);
 	check_fill(p + 3 * PG, PG, 3);
 	expect(vmf_unmap(p, FILE_PAGES * PG), 0);
 	heal();
 	p = map(VMF_MAP_SHARED);
 	expect(vmf_unmap(p, FILE_PAGES * PG), 0);
-	check_file(3, 3);
+	check_file(fd, 3, 3);
 	check(count_fds() < fds);
 }
 END_TEST
@@ -370,7 +361,7 @@ START_TEST(the_end_tries_once_more)
 	expect(vmf_unmap(p, FILE_PAGES * PG), 0);
 	heal();
 	stop();
-	check_file(3, 3);
+	check_file(fd, 3, 3);
 	start_with(0);
 }
 END_TEST
@@ -408,7 +399,7 @@ START_TEST(where_the_file_cannot_be_opened_again_a_duplicate_serves)
 	heal();
 	fill(p, PG, 1);
 	expect(vmf_sync(p, PG, 0), 0);
-	check_file(0, 1);
+	check_file(fd, 0, 1);
 }
 END_TEST
 
@@ -445,7 +436,7 @@ scenario(void)
 	}
 	if (attempt(vmf_sync(p, FILE_PAGES * PG, 0)))
 		for (size_t i = 0; i < FILE_PAGES; i++)
-			check_file(i, mix(i % 2 == 0 ? KEY + 1 : KEY, i));
+			check_file(fd, i, mix(i % 2 == 0 ? KEY + 1 : KEY, i));
 	for (size_t i = 0; i < FILE_PAGES; i += 2) {
 		fill(bytes, PG, mix(KEY, i));
 		while (!attempt(vmf_write((char *)p + i * PG, bytes, PG)))
@@ -458,7 +449,7 @@ scenario(void)
 	expect(vmf_sync(p, FILE_PAGES * PG, 0), 0);
 	expect(vmf_unmap(p, FILE_PAGES * PG), 0);
 	for (size_t i = 0; i < FILE_PAGES; i++)
-		check_file(i, mix(KEY, i));
+		check_file(fd, i, mix(KEY, i));
 }
 
 START_TEST(every_call_fails_in_turn)
@@ -745,7 +736,7 @@ START_TEST(behind_a_sequential_reader_clean_pages_go)
 	check(frames_used() < LONG / 2);
 	check(is_resident(p + 100 * PG));
 	expect(vmf_sync(p, LONG * PG, 0), 0);
-	check_file(100, 1);
+	check_file(fd, 100, 1);
 	for (size_t i = 0; i < LONG; i++)
 		check_fill(p + i * PG, PG, i == 100 ? 1 : mix(KEY, i));
 }
@@ -798,10 +789,10 @@ START_TEST(behind_a_sequential_writer_pages_are_written)
 	let_go();
 	check(STAT(v_write_behind) > 0);
 	for (i = 0; i < 128; i++)
-		check_file(i, mix(8, i));
+		check_file(fd, i, mix(8, i));
 	expect(vmf_sync(p, LONG * PG, 0), 0);
 	for (i = 0; i < LONG; i++)
-		check_file(i, mix(8, i));
+		check_file(fd, i, mix(8, i));
 }
 END_TEST
 
