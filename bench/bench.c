@@ -29,6 +29,7 @@
 #include "bench.h"
 
 #define EXIT_SKIP	77
+#define SKIPS		64
 
 /* What travels from a measuring process to the driver, less than PIPE_BUF. */
 struct record {
@@ -58,7 +59,7 @@ static const char *program;
 static int report_fd = -1;	/* in a measuring process: to the driver */
 static struct row *rows;
 static size_t nrows;
-static struct skipped skipped[BENCH_SIZES];
+static struct skipped skipped[SKIPS];
 static size_t nskipped;
 
 static const char *const side_name[SIDES] = { "vmfault", "kernel" };
@@ -303,13 +304,15 @@ static void
 skip(uint64_t size, const char *why)
 {
 	fprintf(stderr, "%s: %s skipped: %s\n", program, size_text(size), why);
+	if (nskipped == SKIPS)
+		return;
 	skipped[nskipped].size = size;
 	snprintf(skipped[nskipped++].why, sizeof(skipped[0].why), "%s", why);
 }
 
 /* Run fn in a process of its own and take its samples.  => false: the size is skipped. */
 static bool
-measure(bench_fn *fn, uint64_t size, enum bench_side side, bool warmup)
+measure(const struct bench_pair *pair, uint64_t size, enum bench_side side, bool warmup)
 {
 	struct record r = { .what = "" };
 	struct row *row;
@@ -323,7 +326,7 @@ measure(bench_fn *fn, uint64_t size, enum bench_side side, bool warmup)
 	if (pid == 0) {
 		close(fds[0]);
 		report_fd = fds[1];
-		fn(size, warmup);
+		pair->side[side](size, warmup, pair->what);
 		_exit(0);
 	}
 	close(fds[1]);
@@ -648,9 +651,49 @@ plot(const char *file, const char *when, unsigned rounds)
 	return (WIFEXITED(status) && WEXITSTATUS(status) == 0 ? 0 : 1);
 }
 
+/*
+ * Have so much memory in the machine.  A virtual one gives what has been free for some seconds back to its
+ * host, and each page that is used again is a fault out there, of several microseconds: whichever
+ * side comes upon these would pay for them.
+ */
+static void
+warm_memory(double bytes)
+{
+	int status;
+	pid_t pid;
+
+	fflush(NULL);
+	pid = fork();
+	if (pid == 0) {
+		/* If it cannot be had, so be it. */
+		(void)mmap(NULL, (size_t)bytes, PROT_READ | PROT_WRITE,
+		    MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
+		_exit(0);
+	}
+	while (pid > 0 && waitpid(pid, &status, 0) < 0 && errno == EINTR)
+		;
+}
+
+/* All rounds of a pair, the sides by turns; each takes so much memory. */
+static void
+measure_pair(const struct bench_pair *pair, uint64_t size, unsigned rounds, double memory)
+{
+	bool ok = true;
+
+	for (unsigned round = 0; ok && round <= rounds; round++) {
+		for (unsigned s = 0; ok && s < SIDES; s++) {
+			if (pair->side[s] == NULL)
+				continue;
+			progress(size, round, rounds, s);
+			warm_memory(memory);
+			ok = measure(pair, size, s, round == 0);
+		}
+	}
+}
+
 int
-bench_main(const struct bench_options *o, bench_fn *const side[SIDES],
-    double memory, void (*finish)(void))
+bench_main(const struct bench_options *o, const struct bench_pair *pair, size_t pairs, double memory,
+    void (*finish)(void))
 {
 	char when[32];
 	time_t now;
@@ -659,7 +702,6 @@ bench_main(const struct bench_options *o, bench_fn *const side[SIDES],
 	strftime(when, sizeof(when), "%Y-%m-%dT%H:%M:%SZ", gmtime(&now));
 	for (size_t i = 0; i < o->sizes; i++) {
 		uint64_t size = o->size[i];
-		bool ok = true;
 		char why[64];
 
 		if ((double)meminfo("MemAvailable") < memory * (double)size + 128e6) {
@@ -672,14 +714,8 @@ bench_main(const struct bench_options *o, bench_fn *const side[SIDES],
 			skip(size, "no such addresses on this machine");
 			continue;
 		}
-		for (unsigned round = 0; ok && round <= o->rounds; round++) {
-			for (unsigned s = 0; ok && s < SIDES; s++) {
-				if (side[s] == NULL)
-					continue;
-				progress(size, round, o->rounds, s);
-				ok = measure(side[s], size, s, round == 0);
-			}
-		}
+		for (size_t p = 0; p < pairs; p++)
+			measure_pair(&pair[p], size, o->rounds, memory * (double)size);
 	}
 	progress(0, 0, 0, 0);
 	if (finish != NULL)

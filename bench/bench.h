@@ -13,7 +13,9 @@
  *     can disturb the other: a kernel fork() copies the page tables of the plain
  *     memory and nothing else.
  *   - The sides alternate (A B A B ...) in one run, after a round of each that
- *     is thrown away; what is reported is the median of all samples.
+ *     is thrown away, and what is to be compared is measured within moments: machines
+ *     and their disks are fast and slow by turns.  What is reported is the median of
+ *     all samples.
  *   - The bytes are verified on both sides; a wrong one ends the run.
  *   - The ratio is what may be quoted.  The times are there to see where it
  *     comes from, beside a description of the machine.
@@ -42,15 +44,21 @@ struct bench_options {
 /* The common command line.  Ends the process on --help and on a mistake (2). */
 void bench_options(struct bench_options *, int argc, char **argv, const char *about);
 
-/* Measure one size on one side; full: a warm-up round, verify every byte. */
-typedef void bench_fn(uint64_t size, bool full);
+/* Measure one size on one side; full: a warm-up round, verify every byte; what: the pair's own. */
+typedef void bench_fn(uint64_t size, bool full, unsigned what);
+
+/* What is compared, and measured one right after the other; either may be null. */
+struct bench_pair {
+	bench_fn *side[SIDES];
+	unsigned what;
+};
 
 /*
- * Run all sizes and rounds of both sides, then print.  memory is the number of
+ * Run all sizes, and all rounds of each pair, then print.  memory is the number of
  * times a size must fit into the memory that is available.  finish, if not null, may
  * add rows that follow from others.  The exit status.
  */
-int bench_main(const struct bench_options *, bench_fn *const side[SIDES], double memory,
+int bench_main(const struct bench_options *, const struct bench_pair *, size_t pairs, double memory,
     void (*finish)(void));
 
 /* In a measuring function: report a sample. pages 0: us is of one call, else of each page. */

@@ -378,11 +378,12 @@ parts(void)
 }
 
 static void
-measure_vmfault(uint64_t size, bool full)
+measure_vmfault(uint64_t size, bool full, unsigned what)
 {
 	struct vmf_config config = VMF_CONFIG_INIT;
 	void *source;
 
+	(void)what;
 	pages = size / BENCH_PAGE;
 	parts();
 	source = bench_private((size_t)size);
@@ -472,8 +473,9 @@ kernel_memfd(enum bench_order order)
 }
 
 static void
-measure_kernel(uint64_t size, bool full)
+measure_kernel(uint64_t size, bool full, unsigned what)
 {
+	(void)what;
 	pages = size / BENCH_PAGE;
 	for (unsigned order = SEQUENTIAL; order <= RANDOM; order++) {
 		kernel_zero_and_cow(order);
@@ -517,10 +519,10 @@ rests(void)
 int
 main(int argc, char **argv)
 {
-	static bench_fn *const sides[SIDES] = { measure_vmfault, measure_kernel };
+	static const struct bench_pair pair = { .side = { measure_vmfault, measure_kernel } };
 
 	bench_options(&options, argc, argv,
 	    "What a page fault costs, by kind, order and advice, against the kernel's own,\n"
 	    "and the parts of one fault.  All rows are microseconds per page.\n");
-	return (bench_main(&options, sides, 3, rests));
+	return (bench_main(&options, &pair, 1, 3, rests));
 }

@@ -15,8 +15,8 @@
  * the reader's cache, and a mapping those that are touched: to be fair, both look at two words
  * of each page while the clock runs, and at all of them in the warm-up round.
  *
- * Sequential reads are measured with the advice that says so and, "unadvised", without, against
- * the same pread().
+ * Sequential passes are measured with the advice that says so and, "unadvised", without, against
+ * the same system calls.
  *
  * Compression has a side only.  The ratio is in its last rows; a page in t microseconds is 4.096 / t
  * GB/s, on one core, faults and all.
@@ -45,7 +45,12 @@
 #define RANDOM_PAGES	16384
 #define RANDOM_THREADS	16
 
-enum state { COLD, WARM, DIRECT, STATES };
+/* What a pair of measurements is about: the state of the page cache, and more. */
+enum state { COLD, WARM, DIRECT };
+#define STATE(what)	((enum state)((what) & 3))
+#define UNADVISED	4u
+#define THREADS		8u
+
 enum contents { NUMBERS, TEXT, NOISE };
 
 static const char *const state_name[] = { "cold", "warm", "direct" };
@@ -53,6 +58,21 @@ static const char *const state_name[] = { "cold", "warm", "direct" };
 static int file = -1, scratch = -1;	/* without names; both sides use them */
 static uint64_t pages;
 static bool full;
+
+/* A measuring function begins. */
+static enum state
+set_up(uint64_t size, bool all, unsigned what)
+{
+	pages = size / BENCH_PAGE;
+	full = all;
+	return (STATE(what));
+}
+
+static const char *
+unadvised(unsigned what)
+{
+	return ((what & UNADVISED) ? ", unadvised" : "");
+}
 
 static void
 must(int64_t error, const char *what)
@@ -267,26 +287,28 @@ row(uint64_t n, double began, uint64_t nfaults, const char *format, ...)
 }
 
 static void
-vmfault_read(enum state state, bool advised)
+vmfault_read(uint64_t size, bool warmup, unsigned what)
 {
+	enum state state = set_up(size, warmup, what);
 	double began;
 	char *p;
 
 	prepare(state);
 	start(0, 0, 0);
 	p = map(file, state);
-	if (advised)
+	if (!(what & UNADVISED))
 		must(vmf_advise(p, pages * BENCH_PAGE, VMF_ADVICE_SEQUENTIAL), "vmf_advise");
 	began = bench_now();
 	for (uint64_t i = 0; i < pages; i++)
 		check_page(p + i * BENCH_PAGE, i, NUMBERS);
-	row(pages, began, faults(), "sequential read, %s%s", state_name[state], advised ? "" : ", unadvised");
+	row(pages, began, faults(), "sequential read, %s%s", state_name[state], unadvised(what));
 	must(vmf_fini(), "vmf_fini");
 }
 
 static void
-vmfault_write(enum state state)
+vmfault_write(uint64_t size, bool warmup, unsigned what)
 {
+	enum state state = set_up(size, warmup, what);
 	double began;
 	char *p;
 
@@ -295,29 +317,31 @@ vmfault_write(enum state state)
 	must(-posix_fadvise(scratch, 0, 0, POSIX_FADV_DONTNEED), "posix_fadvise");
 	start(0, 0, 0);
 	p = map(scratch, state);
+	if (!(what & UNADVISED))
+		must(vmf_advise(p, pages * BENCH_PAGE, VMF_ADVICE_SEQUENTIAL), "vmf_advise");
 	began = bench_now();
 	for (uint64_t i = 0; i < pages; i++)
 		write_page(p + i * BENCH_PAGE, i, TEXT);
 	must(vmf_sync(p, pages * BENCH_PAGE, 0), "vmf_sync");
-	row(pages, began, faults(), "sequential write-back, %s", state_name[state]);
+	row(pages, began, faults(), "sequential write-back, %s%s", state_name[state], unadvised(what));
 	must(vmf_fini(), "vmf_fini");
 	read_all(scratch, BUFFER, TEXT);
 }
 
 static void
-vmfault_swap(bool direct)
+vmfault_swap(uint64_t size, bool warmup, unsigned what)
 {
+	enum state state = set_up(size, warmup, what);
 	uint64_t n = pages / 2;
-	const char *name = state_name[direct ? DIRECT : WARM];
 	double began;
 	char *p;
 
-	start(2 * pages * BENCH_PAGE, 0, direct ? VMF_CONFIG_SWAP_DIRECT : 0);
+	start(2 * pages * BENCH_PAGE, 0, state == DIRECT ? VMF_CONFIG_SWAP_DIRECT : 0);
 	p = anonymous(n);
 	began = bench_now();
 	for (uint64_t i = 0; i < n; i++)
 		write_page(p + i * BENCH_PAGE, i, NOISE);
-	row(n, began, faults(), "swap out, %s", name);
+	row(n, began, faults(), "swap out, %s", state_name[state]);
 	/* Once more, so that all of it is in swap and nothing has to leave for what comes back. */
 	for (unsigned pass = 0; pass < 2; pass++) {
 		uint64_t before = faults();
@@ -326,19 +350,20 @@ vmfault_swap(bool direct)
 		for (uint64_t i = 0; i < n; i++)
 			check_page(p + i * BENCH_PAGE, i, NOISE);
 		if (pass == 1)
-			row(n, began, faults() - before, "swap in, %s", name);
+			row(n, began, faults() - before, "swap in, %s", state_name[state]);
 	}
 	must(vmf_fini(), "vmf_fini");
 }
 
 static void
-vmfault_compress(void)
+vmfault_compress(uint64_t size, bool warmup, unsigned what)
 {
 	struct vmf_stats s = { .size = sizeof(s) };
-	uint64_t n = pages / 2;
+	uint64_t n = size / BENCH_PAGE / 2;
 	double began;
 	char *p;
 
+	(void)set_up(size, warmup, what);
 	start(0, pages * BENCH_PAGE, 0);
 	p = anonymous(n);
 	began = bench_now();
@@ -398,24 +423,30 @@ random_reads(const char *p, unsigned threads, enum state state, uint64_t (*count
 	    threads > 1 ? "s" : "");
 }
 
-static const unsigned thread_counts[] = { 1, RANDOM_THREADS };
+static unsigned
+threads_of(unsigned what)
+{
+	return ((what & THREADS) ? RANDOM_THREADS : 1);
+}
 
 static void
-vmfault_random(unsigned threads, enum state state)
+vmfault_random(uint64_t size, bool warmup, unsigned what)
 {
+	enum state state = set_up(size, warmup, what);
 	char *p;
 
 	prepare(state);
 	start(0, 0, 0);
 	p = map(file, state);
 	must(vmf_advise(p, pages * BENCH_PAGE, VMF_ADVICE_RANDOM), "vmf_advise");
-	random_reads(p, threads, state, faults);
+	random_reads(p, threads_of(what), state, faults);
 	must(vmf_fini(), "vmf_fini");
 }
 
 static void
-kernel_random(unsigned threads, enum state state)
+kernel_random(uint64_t size, bool warmup, unsigned what)
 {
+	enum state state = set_up(size, warmup, what);
 	void *p;
 
 	prepare(state);
@@ -423,7 +454,7 @@ kernel_random(unsigned threads, enum state state)
 	if (p == MAP_FAILED)
 		bench_skip("mmap: %s", strerror(errno));
 	must(sys(madvise(p, pages * BENCH_PAGE, MADV_RANDOM)), "madvise");
-	random_reads(p, threads, state, NULL);
+	random_reads(p, threads_of(what), state, NULL);
 	munmap(p, pages * BENCH_PAGE);
 }
 
@@ -432,8 +463,9 @@ kernel_random(unsigned threads, enum state state)
  */
 
 static void
-kernel_read(enum state state, bool advised)
+kernel_read(uint64_t size, bool warmup, unsigned what)
 {
+	enum state state = set_up(size, warmup, what);
 	int fd = reopen(file, O_RDONLY | (state == DIRECT ? O_DIRECT : 0));
 	double began;
 
@@ -442,13 +474,14 @@ kernel_read(enum state state, bool advised)
 	prepare(state);
 	began = bench_now();
 	read_all(fd, BUFFER, NUMBERS);
-	row(pages, began, 0, "sequential read, %s%s", state_name[state], advised ? "" : ", unadvised");
+	row(pages, began, 0, "sequential read, %s%s", state_name[state], unadvised(what));
 	close(fd);
 }
 
 static void
-kernel_write(enum state state)
+kernel_write(uint64_t size, bool warmup, unsigned what)
 {
+	enum state state = set_up(size, warmup, what);
 	int fd = reopen(scratch, O_WRONLY | (state == DIRECT ? O_DIRECT : 0));
 	double began;
 
@@ -460,78 +493,58 @@ kernel_write(enum state state)
 	began = bench_now();
 	write_all(fd, BUFFER, pages, TEXT);
 	must(sys(fdatasync(fd)), "fdatasync");
-	row(pages, began, 0, "sequential write-back, %s", state_name[state]);
+	row(pages, began, 0, "sequential write-back, %s%s", state_name[state], unadvised(what));
 	close(fd);
 	read_all(scratch, BUFFER, TEXT);
 }
 
 static void
-kernel_swap(bool direct)
+kernel_swap(uint64_t size, bool warmup, unsigned what)
 {
-	const char *name = state_name[direct ? DIRECT : WARM];
+	enum state state = set_up(size, warmup, what);
 	uint64_t n = pages / 2, all = pages;
-	int swap = temporary(), fd = reopen(swap, O_RDWR | (direct ? O_DIRECT : 0));
+	int swap = temporary(), fd = reopen(swap, O_RDWR | (state == DIRECT ? O_DIRECT : 0));
 	double began;
 
 	if (fd < 0)
 		bench_skip("O_DIRECT: %s", strerror(errno));
 	began = bench_now();
 	write_all(fd, CLUSTER, n, NOISE);
-	row(n, began, 0, "swap out, %s", name);
+	row(n, began, 0, "swap out, %s", state_name[state]);
 	pages = n;
 	began = bench_now();
 	read_all(fd, CLUSTER, NOISE);
-	row(n, began, 0, "swap in, %s", name);
+	row(n, began, 0, "swap in, %s", state_name[state]);
 	pages = all;
 	close(fd);
 	close(swap);
 }
 
 /*
- * Both sides
+ * What is compared with what
  */
 
-static void
-vmfault_bench(uint64_t size, bool warmup)
-{
-	pages = size / BENCH_PAGE;
-	full = warmup;
-	for (enum state s = COLD; s < STATES; s++)
-		vmfault_read(s, true);
-	for (enum state s = COLD; s <= WARM; s++)
-		vmfault_read(s, false);
-	for (enum state s = WARM; s < STATES; s++)
-		vmfault_write(s);
-	for (enum state s = COLD; s <= WARM; s++)
-		for (size_t i = 0; i < sizeof(thread_counts) / sizeof(thread_counts[0]); i++)
-			vmfault_random(thread_counts[i], s);
-	vmfault_swap(false);
-	vmfault_swap(true);
-	vmfault_compress();
-}
-
-static void
-kernel_bench(uint64_t size, bool warmup)
-{
-	pages = size / BENCH_PAGE;
-	full = warmup;
-	for (enum state s = COLD; s < STATES; s++)
-		kernel_read(s, true);
-	for (enum state s = COLD; s <= WARM; s++)
-		kernel_read(s, false);
-	for (enum state s = WARM; s < STATES; s++)
-		kernel_write(s);
-	for (enum state s = COLD; s <= WARM; s++)
-		for (size_t i = 0; i < sizeof(thread_counts) / sizeof(thread_counts[0]); i++)
-			kernel_random(thread_counts[i], s);
-	kernel_swap(false);
-	kernel_swap(true);
-}
+static const struct bench_pair pairs[] = {
+	{ { vmfault_read, kernel_read }, COLD },
+	{ { vmfault_read, kernel_read }, COLD | UNADVISED },
+	{ { vmfault_read, kernel_read }, WARM },
+	{ { vmfault_read, kernel_read }, WARM | UNADVISED },
+	{ { vmfault_read, kernel_read }, DIRECT },
+	{ { vmfault_write, kernel_write }, WARM },
+	{ { vmfault_write, kernel_write }, WARM | UNADVISED },
+	{ { vmfault_write, kernel_write }, DIRECT },
+	{ { vmfault_random, kernel_random }, COLD },
+	{ { vmfault_random, kernel_random }, COLD | THREADS },
+	{ { vmfault_random, kernel_random }, WARM },
+	{ { vmfault_random, kernel_random }, WARM | THREADS },
+	{ { vmfault_swap, kernel_swap }, WARM },
+	{ { vmfault_swap, kernel_swap }, DIRECT },
+	{ { vmfault_compress, NULL }, 0 },
+};
 
 int
 main(int argc, char **argv)
 {
-	static bench_fn *const side[SIDES] = { vmfault_bench, kernel_bench };
 	struct bench_options options = {
 		.size = { UINT64_C(2) << 30 },
 		.sizes = 1,
@@ -544,5 +557,5 @@ main(int argc, char **argv)
 		options.size[i] = (options.size[i] + CLUSTER * 2 - 1) / (CLUSTER * 2) * (CLUSTER * 2);
 	file = temporary();
 	scratch = temporary();
-	return (bench_main(&options, side, 2.5, NULL));
+	return (bench_main(&options, pairs, sizeof(pairs) / sizeof(pairs[0]), 2.5, NULL));
 }

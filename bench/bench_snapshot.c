@@ -478,22 +478,24 @@ experiments(const struct side *side, uint64_t size, bool full)
 }
 
 static void
-measure_vmfault(uint64_t size, bool full)
+measure_vmfault(uint64_t size, bool full, unsigned what)
 {
+	(void)what;
 	experiments(&vmfault_side, size, full);
 	must(vmf_fini(), "vmf_fini");
 }
 
 static void
-measure_kernel(uint64_t size, bool full)
+measure_kernel(uint64_t size, bool full, unsigned what)
 {
+	(void)what;
 	experiments(&kernel_side, size, full);
 }
 
 int
 main(int argc, char **argv)
 {
-	static bench_fn *const sides[SIDES] = { measure_vmfault, measure_kernel };
+	static const struct bench_pair pair = { .side = { measure_vmfault, measure_kernel } };
 	struct bench_options options = {
 		.size = { UINT64_C(64) << 20, UINT64_C(256) << 20, UINT64_C(1) << 30,
 		    UINT64_C(4) << 30 },
@@ -503,5 +505,5 @@ main(int argc, char **argv)
 	bench_options(&options, argc, argv,
 	    "What a snapshot costs, and the writes after it, against kernel fork() of the\n"
 	    "same memory.  Rows marked /page are microseconds per page, others per call.\n");
-	return (bench_main(&options, sides, 2.5, NULL));
+	return (bench_main(&options, &pair, 1, 2.5, NULL));
 }

@@ -72,6 +72,23 @@ note_answer(struct vm_pager *p, bool refused)
 	}
 }
 
+/* Free those of n clean pages, busy by us, that nobody has asked for since; the others may be used.  => locked */
+static void
+let_go(struct vm_page **m, uint32_t n)
+{
+	uint32_t nleave = 0;
+
+	for (uint32_t k = 0; k < n; k++) {
+		if ((m[k]->flags & (PG_MODIFIED | PG_REFERENCED | PG_WANTED)) == 0 && m[k]->wire_count == 0)
+			m[nleave++] = m[k];
+		else
+			vm_page_wakeup(m[k]);
+	}
+	vm_count_n(v_drop_behind, nleave);
+	for (uint32_t k = 0; k < nleave; k += VM_PAGE_MANY)
+		vm_page_free_many(m + k, MIN(nleave - k, VM_PAGE_MANY), false);
+}
+
 /* The transfer has ended, or this part of it. */
 static void
 washed(struct vm_pager_io *io)
@@ -93,10 +110,12 @@ washed(struct vm_pager_io *io)
 			m->flags |= PG_MODIFIED;
 		else if (io->pager->ops->sync != NULL)
 			m->flags |= PG_UNSTABLE;
-		if (k < done && l->evict != NULL && l->evict(m))
+		if (k < done && (w->leave || (l->evict != NULL && l->evict(m))))
 			continue;
 		vm_page_wakeup(m);
 	}
+	if (w->leave)
+		let_go(io->m, done);
 	if (finished) {
 		vm_count_n(v_refused, n - done);
 		io->pager->writes--;
@@ -128,7 +147,8 @@ send(struct vm_wash *w)
 	struct vm_pager_io *io = &w->io;
 
 	PROBE("vm_object_clean: put");
-	if (vm_pager_start(io))
+	/* Behind a writer the bytes are in his cache, and waking somebody costs more than to copy them. */
+	if (!(w->laundry == &behind && vm_pager_put_copies(io->pager)) && vm_pager_start(io))
 		return;
 	io->result = vm_pager_put(io->pager, io->offset, io->m, io->n, &io->done);
 	washed(io);
@@ -183,12 +203,12 @@ sort_out(struct vm_page **m, uint32_t n, vm_pindex_t *next)
 }
 
 /*
- * Fill in the transfer of n pages, from m[0] of it, which are busy, and send it.  Where some need not
+ * Fill in the transfer of n pages, from m[0] of it, which are busy, and send it; leave: they are to go then.  Where some need not
  * be written it is shorter, or none at all.  Returns the page to go on with.
  * => object locked, unlocked at return
  */
 static vm_pindex_t
-launder(struct vm_laundry *l, struct vm_wash *w, struct vm_object *o, uint32_t n)
+launder(struct vm_laundry *l, struct vm_wash *w, struct vm_object *o, uint32_t n, bool leave)
 {
 	struct vm_page **m = w->io.m;
 	vm_pindex_t lo = m[0]->pindex, next;
@@ -204,6 +224,7 @@ launder(struct vm_laundry *l, struct vm_wash *w, struct vm_object *o, uint32_t n
 	}
 	lo = m[0]->pindex;
 	w->laundry = l;
+	w->leave = leave;
 	w->sent_at = sys_clock();
 	w->io.pager = o->pager;
 	w->io.offset = (uint64_t)lo + o->paging_offset;
@@ -306,7 +327,7 @@ vm_object_clean(struct vm_object *o, vm_pindex_t lo, vm_pindex_t hi, uint32_t *l
 		vm_object_lock(o);
 		n = gather(o, &i, hi, w->io.m, &wait);
 		if (n != 0) {
-			i = launder(&l, w, o, n);
+			i = launder(&l, w, o, n, false);
 			continue;
 		}
 		if (wait == NULL)
@@ -340,7 +361,7 @@ wash_claim(struct vm_laundry *l)
 }
 
 vm_pindex_t
-vm_object_clean_begin(struct vm_object *o, vm_pindex_t lo, vm_pindex_t hi)
+vm_object_clean_begin(struct vm_object *o, vm_pindex_t lo, vm_pindex_t hi, bool leave)
 {
 	vm_pindex_t i = lo;
 
@@ -358,7 +379,7 @@ vm_object_clean_begin(struct vm_object *o, vm_pindex_t lo, vm_pindex_t hi)
 				i++;
 		} while (n == 0 && busy != NULL);
 		if (n != 0) {
-			i = launder(&behind, w, o, n);
+			i = launder(&behind, w, o, n, leave);
 			continue;
 		}
 		vm_object_unlock(o);
@@ -407,5 +428,5 @@ vm_object_launder(struct vm_laundry *l, struct vm_page *m)
 		w->io.m[i - lo] = vm_page_lookup(o, i);
 		w->io.m[i - lo]->flags |= PG_BUSY | PG_LAUNDRY;
 	}
-	(void)launder(l, w, o, hi - lo);
+	(void)launder(l, w, o, hi - lo, false);
 }

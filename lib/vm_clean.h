@@ -24,6 +24,7 @@ struct vm_wash {
 	struct vm_pager_io io;
 	struct vm_laundry *laundry;
 	_Atomic int state;
+	bool leave;			/* its pages go when they are written, unless somebody wants them */
 	uint64_t sent_at;		/* sys_clock(); the laundry's owner's */
 };
 
@@ -51,11 +52,12 @@ enum kern_return vm_object_clean(struct vm_object *, vm_pindex_t lo, vm_pindex_t
 /*
  * Begin to write the modified pages of [lo, hi) and return, without waiting for anything: pages that are
  * busy are left out, and it stops where no more transfers may be under way (all callers have some in
- * common) or the pager cannot start one.
+ * common) or the pager cannot start one.  leave: nobody will want them again, as it seems; those that
+ * nobody has asked for are freed once they are written.
  * => no lock held
  * => the page where it stopped; hi: all is on its way
  */
-vm_pindex_t vm_object_clean_begin(struct vm_object *, vm_pindex_t lo, vm_pindex_t hi);
+vm_pindex_t vm_object_clean_begin(struct vm_object *, vm_pindex_t lo, vm_pindex_t hi, bool leave);
 void vm_clean_fini(void);			/* wait for these */
 
 /*

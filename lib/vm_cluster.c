@@ -23,13 +23,13 @@
 #include "vm_meter.h"
 #include "vm_pager.h"
 
-#ifndef MADV_POPULATE_WRITE
-#define MADV_POPULATE_WRITE	23
+#ifndef MADV_POPULATE_READ
+#define MADV_POPULATE_READ	22
 #endif
 
 #define AROUND		16u	/* resident pages this near are entered too; a power of two */
 #define GROWTH		4u
-#define POPULATE_LEAST	8u	/* pages made at once */
+#define POPULATE_LEAST	8u	/* pages to be written: for fewer, and to be read, the kernel's own faults cost less */
 #define FRAME_SHARE	8u
 #define BUDGET_SHARE	32u	/* of all frames: a longer window's end would go before it is used */
 
@@ -91,7 +91,7 @@ vm_cluster_start(struct faultstate *fs, struct vm_cluster *cl, pt_entry_t pte)
 		cl->hi = MIN(cl->hi, cl->lo + VM_CLUSTER_MAX);
 	}
 	cl->centre = p - cl->lo;
-	cl->made = 0;
+	cl->untouched = cl->hi;
 	cl->va = fs->va - ((vm_offset_t)cl->centre << PAGE_SHIFT);
 	for (uint32_t i = 0; i < cl->hi - cl->lo; i++)
 		cl->pte[i] = 0;
@@ -141,8 +141,8 @@ new_page(struct faultstate *fs, struct vm_cluster *cl, vm_pindex_t q, struct vm_
 		m->flags |= PG_MODIFIED | PG_HOLE;
 	vm_page_activate(m);
 	vm_page_wakeup(m);
-	/* Anonymous memory that is never touched takes none, and can leave without a pager. */
-	cl->made += (m->flags & PG_HOLE) != 0;
+	if (from == NULL && fs->first_object->internal)
+		cl->untouched = MIN(cl->untouched, q);
 	return PTE_MAKE(m->pfn, (m->flags & PG_MODIFIED) ? fs->prot : fs->prot & ~(unsigned)VM_PROT_WRITE);
 }
 
@@ -251,9 +251,27 @@ vm_cluster_gather(struct faultstate *fs, struct vm_cluster *cl, bool writable)
 void
 vm_cluster_populate(struct faultstate *fs)
 {
-	if (fs->made >= POPULATE_LEAST)
-		(void)sys_madvise((void *)fs->va, (size_t)fs->made << PAGE_SHIFT, MADV_POPULATE_WRITE);
-	fs->made = 0;
+	if (fs->populate_pages >= POPULATE_LEAST)
+		(void)sys_madvise((void *)fs->populate_va, (size_t)fs->populate_pages << PAGE_SHIFT,
+		    MADV_POPULATE_READ);
+	fs->populate_pages = 0;
+}
+
+/*
+ * What was entered just now is there to be used at once.  But anonymous memory that is never touched takes
+ * none, and can leave without a pager: not what was made of that.
+ */
+static void
+plan_populate(struct faultstate *fs, const struct vm_cluster *cl)
+{
+	vm_pindex_t lo = cl->lo, hi = cl->untouched;
+
+	while (lo < hi && cl->pte[lo - cl->lo] == 0)
+		lo++;
+	while (hi > lo && cl->pte[hi - 1 - cl->lo] == 0)
+		hi--;
+	fs->populate_va = cl->va + ((vm_offset_t)(lo - cl->lo) << PAGE_SHIFT);
+	fs->populate_pages = hi - lo;
 }
 
 enum kern_return
@@ -280,7 +298,8 @@ vm_cluster_enter(struct faultstate *fs, struct vm_cluster *cl)
 	}
 	result = pmap_enter(fs->map->pmap, cl->va, cl->hi - cl->lo, cl->pte, cl->centre,
 	    home_lo, home_hi, home_pfn, &entered);
-	fs->made = result == KERN_SUCCESS ? cl->made : 0;
+	if (result == KERN_SUCCESS && entered >= POPULATE_LEAST && (fs->fault_type & VM_PROT_WRITE))
+		plan_populate(fs, cl);
 	if (entered > 1)
 		vm_count_n(v_clustered, entered - 1);
 	return result;

@@ -19,7 +19,7 @@ struct vm_cluster {
 	vm_pindex_t make_hi;		/* pages from the fault to here may be made or copied */
 	uint32_t centre;		/* which pte is the fault's own */
 	struct vm_page_row row;		/* frames for those that are made */
-	uint32_t made;			/* how many were, over a hole of a file, to be written */
+	vm_pindex_t untouched;		/* from here on pages of anonymous memory were made, ... or hi */
 	pt_entry_t pte[VM_CLUSTER_MAX];
 };
 
@@ -30,8 +30,10 @@ void vm_cluster_gather(struct faultstate *, struct vm_cluster *, bool writable);
 enum kern_return vm_cluster_enter(struct faultstate *, struct vm_cluster *);
 
 /*
- * The kernel does not yet know where the pages are that were made: one call saves its own fault for
- * each.  What has changed meanwhile, and old kernels, refuse.  => no lock held
+ * The kernel's own page tables are empty yet where something was entered.  Of what is to be written it takes
+ * one page with each fault, of what is to be read sixteen; and as reading shared memory gives the right
+ * to write as well, one call to read it all saves those faults.  What has changed meanwhile is refused.
+ * => no lock held
  */
 void vm_cluster_populate(struct faultstate *);
 

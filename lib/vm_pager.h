@@ -95,6 +95,11 @@ struct vm_pager_ops {
 	 */
 	bool (*start)(struct vm_pager *, struct vm_pager_io *);
 	/*
+	 * Does put() only copy, to where it is written later?  Who has just made the bytes might as
+	 * well do that himself.  Null: no.
+	 */
+	bool (*put_copies)(const struct vm_pager *);
+	/*
 	 * Pages that there are now: from here on they are BAD.  May shrink and grow, and block for a
 	 * moment.  Null: no such thing.
 	 */
@@ -139,6 +144,12 @@ static inline bool
 vm_pager_can_put(const struct vm_pager *p)
 {
 	return p->ops->put != NULL;
+}
+
+static inline bool
+vm_pager_put_copies(const struct vm_pager *p)
+{
+	return p->ops->put_copies != NULL && p->ops->put_copies(p);
 }
 
 enum vm_pager_result vm_pager_get(struct vm_pager *, uint64_t offset, struct vm_page **m,

@@ -9,7 +9,7 @@
  *
  * Mapped pages take no fault, so the reader is seen only where a cluster ends.  At each such fault,
  * if it is a sequential one, everything resident of the window is mapped, and so much is started
- * that a whole window more is on its way while the reader is in this one: the disk and the reader
+ * that some windows more are on their way while the reader is in this one: the disk and the reader
  * work at the same time. The window is that of vm_cluster.c: it grows with each sequential fault
  * and falls to a page with a random one, so random readers start nothing.  When a transfer that is
  * not done yet is reached, the reader waits for its first page, as for any busy page.
@@ -41,7 +41,8 @@
 #include "vm_readahead.h"
 
 /* Pages at most; and where frames are few, as a share of all of them. */
-#define AHEAD_MAX	VM_CLUSTER_MAX	/* on their way */
+#define AHEAD_MAX	VM_CLUSTER_MAX	/* in a window, ... */
+#define AHEAD_WINDOWS	4u		/* of which so many are begun: with fewer the disk waits for him, too */
 #define AHEAD_SHARE	32u		/* as in vm_cluster.c: more would go before he comes */
 #define KEPT_MAX	VM_CLUSTER_MAX	/* that stay behind the reader, and half as many more */
 #define KEPT_SHARE	32u
@@ -74,13 +75,13 @@ plan_ahead(struct faultstate *fs, struct vm_readahead *ra, vm_pindex_t window)
 	if (fs->ahead > 1)
 		limit = (vm_pindex_t)MIN((uint64_t)limit, (uint64_t)p + fs->ahead);
 	/* Elsewhere than where this reader is: another one's, or an old one's. */
-	if (done <= p || done - p > 4 * VM_CLUSTER_MAX)
+	if (done <= p || done - p > 4 * AHEAD_WINDOWS * VM_CLUSTER_MAX)
 		done = p + 1;
-	/* His window, and another one: which is begun as soon as he has come into the last half. */
-	if (done >= limit || done - p > size + size / 2)
+	/* His window, and others: the next is begun as soon as he has come into the last half of his. */
+	if (done >= limit || done - p > AHEAD_WINDOWS * size - size / 2)
 		return;
 	ra->lo = done;
-	ra->hi = (vm_pindex_t)MIN((uint64_t)limit, (uint64_t)p + 2 * size);
+	ra->hi = (vm_pindex_t)MIN((uint64_t)limit, (uint64_t)p + AHEAD_WINDOWS * size);
 	/*
 	 * Not further than there are frames for: he should come upon what was not begun as soon as
 	 * can be.
@@ -341,16 +342,21 @@ drop(struct vm_object *o, const struct vm_readahead *ra)
 	vm_count_n(v_drop_behind, n);
 }
 
-static void
+/* Returns whether he is alone with them. */
+static bool
 leave_behind(struct vm_object *o, const struct vm_readahead *ra)
 {
+	bool alone;
+
 	vm_object_lock(o);
-	if (!(o->flags & OBJ_DEAD) && o->wired_pages == 0 && has_one_reader(o)) {
+	alone = !(o->flags & OBJ_DEAD) && o->wired_pages == 0 && has_one_reader(o);
+	if (alone) {
 		unmap(o, ra->behind_lo, ra->behind_hi, ra->drop_behind);
 		if (ra->drop_behind && ra->behind_lo >= ra->lag)
 			drop(o, ra);
 	}
 	vm_object_unlock(o);
+	return alone;
 }
 
 static void
@@ -396,14 +402,17 @@ vm_readahead_run(struct vm_readahead *ra)
 	if (ra->lo < ra->hi)
 		(void)vm_readahead_start(o, ra->lo, ra->hi, ra->hi - ra->lo);
 	if (ra->behind_lo < ra->behind_hi) {
+		bool alone = false;
+
 		/* First, so that the kernel is told once. */
 		if (ra->unmap_behind)
-			leave_behind(o, ra);
+			alone = leave_behind(o, ra);
 		if (ra->write_behind && ra->behind_lo >= WRITTEN)
 			flush_behind(o, ra->behind_lo - WRITTEN, ra->behind_hi - WRITTEN);
 		if (ra->write_behind)
 			vm_count_n(v_write_behind,
-			    vm_object_clean_begin(o, ra->behind_lo, ra->behind_hi) - ra->behind_lo);
+			    vm_object_clean_begin(o, ra->behind_lo, ra->behind_hi, ra->advised && alone) -
+			    ra->behind_lo);
 	}
 	vm_object_deallocate(o);
 	*ra = (struct vm_readahead){ 0 };

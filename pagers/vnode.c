@@ -234,6 +234,13 @@ vnode_start(struct vm_pager *pager, struct vm_pager_io *pio)
 	return true;
 }
 
+/* To the kernel's page cache. */
+static bool
+vnode_put_copies(const struct vm_pager *pager)
+{
+	return vnode_of(pager)->rw[1] < 0;
+}
+
 static bool
 vnode_has_page(struct vm_pager *pager, uint64_t offset)
 {
@@ -283,6 +290,7 @@ static const struct vm_pager_ops vnode_ops = {
 	.has_page = vnode_has_page,
 	.keeps = true,
 	.start = vnode_start,
+	.put_copies = vnode_put_copies,
 	.limit = vnode_limit,
 	.hole = vnode_hole,
 	.sync = vnode_sync,

@@ -302,14 +302,14 @@ START_TEST(a_range_is_begun_without_waiting)
 	testpager.async = true;
 	testpager.stuck = testpager_all;
 	trap_enter(&old);
-	ck_assert_uint_eq(vm_object_clean_begin(object, 0, N), N);
+	ck_assert_uint_eq(vm_object_clean_begin(object, 0, N, false), N);
 	trap_leave(&old);
 	check(testpager_counts.flying > 1);
 	for (vm_pindex_t i = 0; i < N; i++)
 		check(has_flag(i, PG_BUSY));
 	/* What is busy is left out. */
 	trap_enter(&old);
-	ck_assert_uint_eq(vm_object_clean_begin(object, 0, N), N);
+	ck_assert_uint_eq(vm_object_clean_begin(object, 0, N, false), N);
 	trap_leave(&old);
 	testpager.stuck = NULL;
 	await(none_fly);
@@ -320,9 +320,71 @@ START_TEST(a_range_is_begun_without_waiting)
 	for (size_t i = 0; i < N; i += 2)
 		vol[i * PG] = vol[i * PG];
 	trap_enter(&old);
-	ck_assert_uint_lt(vm_object_clean_begin(object, 0, N), N);
+	ck_assert_uint_lt(vm_object_clean_begin(object, 0, N, false), N);
 	trap_leave(&old);
 	testpager.stuck = NULL;
+	check_pages(mem, N, KEY);
+}
+END_TEST
+
+static bool
+is_there(vm_pindex_t i)
+{
+	bool there;
+
+	trap_enter(&mask);
+	vm_object_lock(object);
+	there = vm_page_lookup(object, i) != NULL;
+	vm_object_unlock(object);
+	trap_leave(&mask);
+	return there;
+}
+
+static void *
+write_first(void *arg)
+{
+	mem[0]++;
+	return NULL;
+}
+
+/* Who is passed by a sequential writer goes once it is written, unless somebody wants it, or it could not be. */
+START_TEST(what_is_to_leave_goes_when_it_is_written)
+{
+	sys_sigset_t old;
+	pthread_t t;
+
+	let_rest(0, N);
+	testpager.async = true;
+	testpager.stuck = testpager_all;
+	trap_enter(&old);
+	ck_assert_uint_eq(vm_object_clean_begin(object, 0, N / 2, true), N / 2);
+	trap_leave(&old);
+	check(pthread_create(&t, NULL, write_first, NULL) == 0);
+	while (!has_flag(0, PG_WANTED))
+		usleep(500);
+	set_flag(1, PG_REFERENCED, true);
+	testpager.stuck = NULL;
+	check(pthread_join(t, NULL) == 0);
+	while (testpager_counts.flying != 0)
+		usleep(500);
+	check(is_there(0) && has_flag(0, PG_MODIFIED));
+	check(is_there(1) && !has_flag(1, PG_BUSY));
+	for (vm_pindex_t i = 2; i < N; i++)
+		check(is_there(i) == (i >= N / 2));
+	ck_assert_uint_eq(vm_meter_read(VMC_v_drop_behind), N / 2 - 2);
+	mem[0]--;
+	check_pages(mem, N, KEY);
+	/* What the pager does not take stays. */
+	let_rest(0, N);
+	testpager.put_error = -1;
+	trap_enter(&old);
+	(void)vm_object_clean_begin(object, N / 2, N, true);
+	trap_leave(&old);
+	while (testpager_counts.flying != 0)
+		usleep(500);
+	for (vm_pindex_t i = N / 2; i < N; i++)
+		check(is_there(i) && has_flag(i, PG_MODIFIED));
+	testpager.put_error = 0;
 	check_pages(mem, N, KEY);
 }
 END_TEST
@@ -344,6 +406,7 @@ main(void)
 	tcase_add_loop_test(tc, what_is_refused_stays_as_it_was, 0, 2);
 	tcase_add_test(tc, what_is_written_meanwhile_is_modified);
 	tcase_add_test(tc, a_range_is_begun_without_waiting);
+	tcase_add_test(tc, what_is_to_leave_goes_when_it_is_written);
 	suite_add_tcase(s, tc);
 	sr = srunner_create(s);
 	srunner_run_all(sr, CK_ENV);

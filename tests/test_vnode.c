@@ -796,6 +796,39 @@ START_TEST(behind_a_sequential_writer_pages_are_written)
 }
 END_TEST
 
+static pthread_t washer;
+
+static void
+note_washer(void)
+{
+	washer = pthread_self();
+}
+
+/*
+ * Behind one who said so they go as well, as soon as they are written; to the page cache he copies
+ * them himself.
+ */
+START_TEST(behind_an_advised_writer_pages_are_written_and_go)
+{
+	char *p = map_long();
+
+	expect(vmf_advise(p, LONG * PG, VMF_ADVICE_SEQUENTIAL), 0);
+	at("vm_clean: washed", 1, note_washer);
+	for (size_t i = 0; i < LONG; i++)
+		fill(p + i * PG, PG, mix(8, i));
+	check(pthread_equal(washer, pthread_self()));
+	/* Two windows stay, and what is kept. */
+	ck_assert_uint_ge(STAT(v_drop_behind), LONG - 1024);
+	ck_assert_uint_le(frames_used(), 1024);
+	for (size_t i = 0; i < LONG - 1024; i++)
+		check_file(fd, i, mix(8, i));
+	expect(vmf_sync(p, LONG * PG, 0), 0);
+	for (size_t i = 0; i < LONG; i++)
+		check_file(fd, i, mix(8, i));
+	check_pages(p, LONG, 8);
+}
+END_TEST
+
 int
 main(void)
 {
@@ -815,6 +848,7 @@ main(void)
 		behind_a_sequential_reader_clean_pages_go, behind_a_long_reader_pages_go_later,
 		behind_a_reader_nothing_goes_that_others_map,
 		behind_a_sequential_writer_pages_are_written,
+		behind_an_advised_writer_pages_are_written_and_go,
 	};
 	Suite *s = suite_create("vnode");
 	TCase *t = tcase_create("as the kernel allows"), *u = tcase_create("system calls");
