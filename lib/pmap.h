@@ -15,6 +15,9 @@
  *   - When a call that takes rights away returns, no thread has them any more.
  *   - Above this file nobody changes a managed mapping by system call.
  *
+ * A large run that can be written is PARKED when rights are taken from it (pmap_park.c): it loses them all, in
+ * microseconds whatever its size.
+ *
  * A pmap keeps, for each page of its range, a pte: the frame that the kernel maps
  * there and with what protection, exactly.  A pte with a frame but no rights is
  * inaccessible memory that is one mprotect away from use; a pte of 0 is
@@ -39,7 +42,9 @@
 #include "kern/lock.h"
 #include "kern/types.h"
 
+#ifndef PMAP_LEAF_SHIFT		/* some tests have small ones */
 #define PMAP_LEAF_SHIFT	9
+#endif
 #define PMAP_LEAF_PAGES	(1u << PMAP_LEAF_SHIFT)	/* 2 MB */
 
 typedef uint32_t pt_entry_t;		/* pfn << 4 | flags */
@@ -51,7 +56,7 @@ typedef uint32_t pt_entry_t;		/* pfn << 4 | flags */
 #define PTE_PFN(pte)	((vm_pfn_t)((pte) >> 4))
 #define PTE_MAKE(pfn, f) ((pt_entry_t)(pfn) << 4 | (f))
 
-#define PMAP_LEAF_WORDS	(PMAP_LEAF_PAGES / 64)
+#define PMAP_LEAF_WORDS	((PMAP_LEAF_PAGES + 63) / 64)
 
 struct pmap_leaf {
 	uint16_t nvalid;	/* ptes with rights */
@@ -60,6 +65,7 @@ struct pmap_leaf {
 	uint16_t nwired;
 	uint16_t nframe;	/* ptes with a frame */
 	uint16_t napart;	/* ... kept apart */
+	bool parked;		/* it lost all rights at once, and less than half have come back */
 	bool stale;		/* many of these were not written between the last two protects */
 	uint64_t write[PMAP_LEAF_WORDS];	/* a bit for each pte that nwrite counts */
 	uint64_t apart[PMAP_LEAF_WORDS];	/* a bit for each pte that napart counts */
@@ -95,13 +101,20 @@ struct pmap_ops {
 	int (*keep_apart)(vm_offset_t va, size_t n, bool apart);
 	/* Make it reserved address space. */
 	int (*unmap)(vm_offset_t va, vm_size_t size);
+	bool park;		/* large runs lose their rights by pmap_park.c */
 };
 
+extern const struct pmap_ops pmap_park_ops;	/* the next one, and large runs are parked */
 extern const struct pmap_ops pmap_mprotect_ops;	/* mprotect what is mapped, mmap what is not */
 extern const struct pmap_ops pmap_mmap_ops;	/* mmap anew for every change */
 
-/* budget: kernel mappings at most, of all pmaps together; 0: find out. */
+/*
+ * budget: kernel mappings at most, of all pmaps together; 0: find out.  strategy null: the best that this kernel
+ * can.  => frames are there
+ */
 void pmap_init(const struct pmap_ops *, uint32_t budget);
+int pmap_start(void);		/* its thread; 0 or -errno.  Without it what is parked stays until the end */
+void pmap_stop(void);
 struct pmap *pmap_create(vm_offset_t base, vm_size_t size);	/* => the range is reserved; null: no memory */
 void pmap_destroy(struct pmap *);				/* => nothing is mapped any more */
 void pmap_fini(void);						/* => every pmap is destroyed */
@@ -129,6 +142,8 @@ void pmap_remove(struct pmap *, vm_offset_t s, vm_offset_t e);
 void pmap_page_limit(struct pmap *, vm_offset_t va, vm_pfn_t pfn, vm_prot_t prot);
 /* The pte of va; 0 where nothing is. */
 pt_entry_t pmap_extract(struct pmap *, vm_offset_t va);
+/* Likewise; *parked: much of what is around it was forgotten at once, and has not come back. */
+pt_entry_t pmap_look(struct pmap *, vm_offset_t va, bool *parked);
 void pmap_change_wiring(struct pmap *, vm_offset_t va, bool wired);	/* => the pte is valid */
 
 uint64_t pmap_mappings(void);			/* in use, all pmaps */

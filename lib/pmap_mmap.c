@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 
 /*
- * Two strategies for telling the kernel.
+ * Three strategies for telling the kernel.
  *
  * "mprotect" maps frames once and then changes their protection: a page-table
  * walk and, where the run is cut, a split of the mapping.  "mmap" maps anew for every
- * change: dearer, but it leans on nothing but MAP_FIXED; it keeps the first one
- * honest in the tests.
+ * change: dearer, but it leans on nothing but MAP_FIXED; it keeps the others
+ * honest in the tests.  "park" is "mprotect", with large runs parked (pmap_park.c).
  *
  * Mappings of frames stay out of core dumps: the kernel would read every hole
  * of the memfd, and make a page of each.
@@ -72,6 +72,16 @@ mmap_unmap(vm_offset_t va, vm_size_t size)
 	    MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE, -1, 0);
 	return sys_is_err(p) ? sys_err(p) : 0;
 }
+
+const struct pmap_ops pmap_park_ops = {
+	.name = "park",
+	.map = mmap_map,
+	.protect = mprotect_protect,
+	.spans = true,
+	.keep_apart = madvise_keep_apart,
+	.unmap = mmap_unmap,
+	.park = true,
+};
 
 const struct pmap_ops pmap_mprotect_ops = {
 	.name = "mprotect",

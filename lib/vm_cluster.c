@@ -66,7 +66,7 @@ affordable(uint32_t npages)
 }
 
 void
-vm_cluster_start(struct faultstate *fs, struct vm_cluster *cl, pt_entry_t pte)
+vm_cluster_start(struct faultstate *fs, struct vm_cluster *cl, pt_entry_t pte, bool parked)
 {
 	struct vm_map_entry *e = fs->entry;
 	vm_pindex_t p = fs->first_pindex;
@@ -75,6 +75,9 @@ vm_cluster_start(struct faultstate *fs, struct vm_cluster *cl, pt_entry_t pte)
 	size_t in_chunk = atop(fs->va - fs->map->base) % PMAP_LEAF_PAGES;
 	vm_pindex_t back = (vm_pindex_t)MIN(in_chunk, (size_t)(p - e->map.offset));
 	vm_pindex_t ahead = (vm_pindex_t)MIN(PMAP_LEAF_PAGES - in_chunk, atop(entry_end(e) - fs->va));
+
+	/* What was parked comes back to be read in long runs; who writes gets what he asks for. */
+	vm_pindex_t around = !parked ? AROUND : (fs->fault_type & VM_PROT_WRITE) ? 1 : VM_CLUSTER_MAX;
 
 	ahead = MIN(ahead, fs->first_object->size - p);
 	n = MIN(n, ahead);
@@ -86,8 +89,8 @@ vm_cluster_start(struct faultstate *fs, struct vm_cluster *cl, pt_entry_t pte)
 	cl->lo = p;
 	cl->hi = p + n;
 	if (!(fs->flags & VM_FAULT_WIRE) && e->advice != VM_ADVICE_RANDOM && !pmap_mappings_short()) {
-		cl->lo = p - MIN(back, p % AROUND);
-		cl->hi = MIN(MAX(cl->hi, p - p % AROUND + AROUND), p + ahead);
+		cl->lo = p - MIN(back, p % around);
+		cl->hi = MIN(MAX(cl->hi, p - p % around + around), p + ahead);
 		cl->hi = MIN(cl->hi, cl->lo + VM_CLUSTER_MAX);
 	}
 	cl->centre = p - cl->lo;

@@ -23,8 +23,11 @@ struct vm_cluster {
 	pt_entry_t pte[VM_CLUSTER_MAX];
 };
 
-/* Choose the window around the fault; the page itself will get `pte'.  => map and chain locked */
-void vm_cluster_start(struct faultstate *, struct vm_cluster *, pt_entry_t pte);
+/*
+ * Choose the window around the fault; the page itself will get `pte'.  parked: the pmap has forgotten all around
+ * it.  => map and chain locked
+ */
+void vm_cluster_start(struct faultstate *, struct vm_cluster *, pt_entry_t pte, bool parked);
 /* Fill in the neighbours.  writable: the page that faulted may be written. */
 void vm_cluster_gather(struct faultstate *, struct vm_cluster *, bool writable);
 enum kern_return vm_cluster_enter(struct faultstate *, struct vm_cluster *);

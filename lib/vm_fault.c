@@ -700,12 +700,13 @@ enter_pmap(struct faultstate *fs, bool writable)
 	struct vm_cluster cl;
 	enum kern_return result;
 	unsigned rights = fs->prot & (writable ? PTE_PROT : PTE_R | PTE_X);
-	pt_entry_t old = pmap_extract(pmap, fs->va);
+	bool parked;
+	pt_entry_t old = pmap_look(pmap, fs->va, &parked);
 	bool wire = (fs->flags & VM_FAULT_WIRE) && !(old & PTE_WIRED);
 
 	fs->m->flags |= PG_REFERENCED;
 	vm_cluster_start(fs, &cl, PTE_MAKE(fs->m->pfn, rights | (old & PTE_WIRED) |
-	    (wire ? PTE_WIRED : 0)));
+	    (wire ? PTE_WIRED : 0)), parked);
 	vm_cluster_gather(fs, &cl, writable);
 	result = vm_cluster_enter(fs, &cl);
 	if (result == KERN_SUCCESS && wire)

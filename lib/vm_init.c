@@ -56,9 +56,9 @@ static _Atomic bool atfork_registered;
 static bool swapping;			/* the default pager is ours */
 
 #ifdef VMF_TESTING
-const struct pmap_ops *vm_init_pmap_ops = &pmap_mprotect_ops;
+const struct pmap_ops *vm_init_pmap_ops;
 #else
-#define vm_init_pmap_ops (&pmap_mprotect_ops)
+#define vm_init_pmap_ops NULL
 #endif
 
 bool
@@ -182,6 +182,26 @@ budget_pages(uint64_t memory)
 }
 
 static int
+start_threads(uint64_t pages)
+{
+	int error = pmap_start();
+
+	if (error == 0) {
+		error = vm_pageout_start(pages);
+		if (error != 0)
+			pmap_stop();
+	}
+	return error;
+}
+
+static void
+stop_threads(void)
+{
+	vm_pageout_stop();
+	pmap_stop();
+}
+
+static int
 start(const struct vmf_config *config)
 {
 	uint64_t pages = budget_pages(config->memory);
@@ -213,11 +233,11 @@ start(const struct vmf_config *config)
 	if (error == 0)
 		error = start_swap(config);
 	if (error == 0)
-		error = vm_pageout_start(pages);
+		error = start_threads(pages);
 	if (error == 0) {
 		error = trap_init();
 		if (error != 0)
-			vm_pageout_stop();
+			stop_threads();
 	}
 	if (error != 0) {
 		clear_tasks();
@@ -295,7 +315,7 @@ vm_fini(void)
 	/* Pagers write what is left, on their own threads, which may still touch and call. */
 	user_pager_fini();
 	vnode_fini();
-	vm_pageout_stop();
+	stop_threads();
 	vm_clean_fini();
 	trap_fini();
 	stop_modules();

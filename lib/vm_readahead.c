@@ -42,7 +42,9 @@
 
 /* Pages at most; and where frames are few, as a share of all of them. */
 #define AHEAD_MAX	VM_CLUSTER_MAX	/* in a window, ... */
-#define AHEAD_WINDOWS	4u		/* of which so many are begun: with fewer the disk waits for him, too */
+#define AHEAD_WINDOWS	4u		/* of which so many are begun: with fewer the disk waits for him, too; ... */
+#define AHEAD_SHORT	2u		/* ... or these, where all are more than ... */
+#define AHEAD_ALL_SHARE	64u		/* ... this share of all frames */
 #define AHEAD_SHARE	32u		/* as in vm_cluster.c: more would go before he comes */
 #define KEPT_MAX	VM_CLUSTER_MAX	/* that stay behind the reader, and half as many more */
 #define KEPT_SHARE	32u
@@ -71,6 +73,8 @@ plan_ahead(struct faultstate *fs, struct vm_readahead *ra, vm_pindex_t window)
 	vm_pindex_t done = atomic_load_explicit(&e->ahead_end, memory_order_relaxed);
 	vm_pindex_t p = fs->first_pindex, size = MIN(window, scaled(AHEAD_MAX, AHEAD_SHARE));
 	vm_pindex_t limit = entry_pindex(e, entry_end(e));
+	vm_pindex_t all = MIN(AHEAD_WINDOWS * size, MAX(AHEAD_SHORT * size,
+	    scaled(AHEAD_WINDOWS * AHEAD_MAX, AHEAD_ALL_SHARE)));
 
 	if (fs->ahead > 1)
 		limit = (vm_pindex_t)MIN((uint64_t)limit, (uint64_t)p + fs->ahead);
@@ -78,10 +82,10 @@ plan_ahead(struct faultstate *fs, struct vm_readahead *ra, vm_pindex_t window)
 	if (done <= p || done - p > 4 * AHEAD_WINDOWS * VM_CLUSTER_MAX)
 		done = p + 1;
 	/* His window, and others: the next is begun as soon as he has come into the last half of his. */
-	if (done >= limit || done - p > AHEAD_WINDOWS * size - size / 2)
+	if (done >= limit || done - p > all - size / 2)
 		return;
 	ra->lo = done;
-	ra->hi = (vm_pindex_t)MIN((uint64_t)limit, (uint64_t)p + AHEAD_WINDOWS * size);
+	ra->hi = (vm_pindex_t)MIN((uint64_t)limit, (uint64_t)p + all);
 	/*
 	 * Not further than there are frames for: he should come upon what was not begun as soon as
 	 * can be.

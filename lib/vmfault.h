@@ -490,6 +490,7 @@ struct vmf_stats {
 	uint64_t compress_used;		/* gauge: bytes of the compressed pages */
 	uint64_t compress_resident;	/* gauge: bytes of memory taken for them */
 	uint64_t compress_limit;	/* bytes that may be taken; 0: no compression */
+	uint64_t v_parked;		/* counter: pages whose rights were taken all at once, by parking */
 };
 
 /* -EINVAL	stats->size is not that of a known version */
