@@ -19,6 +19,7 @@
 #include "kern/handle.h"
 #include "kern/lock.h"
 #include "kern/radix.h"
+#include "kern/slab.h"
 #include "kern/sys.h"
 #include "io.h"
 #include "machdep.h"
@@ -323,6 +324,7 @@ vm_fini(void)
 	io_fini();
 	(void)physmem_flush();
 	physmem_fini();
+	kmem_trim();
 	atomic_store(&state, STOPPED);
 	trap_leave(&old);
 	return 0;

@@ -10,6 +10,7 @@
 #include <errno.h>
 #include <stdatomic.h>
 #include <stdbool.h>
+#include <string.h>
 
 #include "kern/assert.h"
 #include "kern/sys.h"
@@ -265,6 +266,58 @@ write_after_free(void)
 }
 #endif
 
+/* Pages that were freed are given out again without a system call, zeroed; until they are given back. */
+START_TEST(freed_pages_are_kept_for_a_while)
+{
+	unsigned char *p[64], *q;
+	unsigned n;
+
+	for (n = 0; n < nitems(p); n++) {
+		p[n] = kmem_alloc(PAGE_SIZE);
+		memset(p[n], 0xff, PAGE_SIZE);
+	}
+	while (n-- > 0)
+		kmem_free(p[n], PAGE_SIZE);
+	sys_inject = refuse;
+	for (n = 0; n < nitems(p) && (p[n] = kmem_alloc(1)) != NULL; n++)
+		ck_assert(is_filled(p[n], PAGE_SIZE, 0));
+	ck_assert_uint_gt(n, 4);
+	ck_assert_uint_lt(n, nitems(p));
+	ck_assert_uint_eq(kmem_bytes(), before + n * PAGE_SIZE);
+	sys_inject = NULL;
+	while (n-- > 0)
+		kmem_free(p[n], PAGE_SIZE);
+	kmem_trim();
+	sys_inject = refuse;
+	ck_assert_ptr_null(kmem_alloc(PAGE_SIZE));
+	sys_inject = NULL;
+	q = kmem_alloc(PAGE_SIZE);
+	ck_assert(is_filled(q, PAGE_SIZE, 0));
+	kmem_free(q, PAGE_SIZE);
+}
+END_TEST
+
+#ifndef WITH_ASAN
+static void
+write_page_after_free(void)
+{
+	unsigned char *p = kmem_alloc(PAGE_SIZE);
+
+	kmem_free(p, PAGE_SIZE);
+	p[100] = 1;
+	(void)kmem_alloc(PAGE_SIZE);
+}
+
+static void
+free_page_twice(void)
+{
+	void *p = kmem_alloc(PAGE_SIZE);
+
+	kmem_free(p, PAGE_SIZE);
+	kmem_free(p, PAGE_SIZE);
+}
+#endif
+
 START_TEST(misuse_panics)
 {
 	slab_init(&slab, "misused", 64, 8);
@@ -274,6 +327,8 @@ START_TEST(misuse_panics)
 #ifndef WITH_ASAN		/* which finds these itself, with more to say */
 	ck_assert_panics(free_twice, "misused", "freed twice");
 	ck_assert_panics(write_after_free, "misused", "after it was freed");
+	ck_assert_panics(write_page_after_free, "page", "after it was freed");
+	ck_assert_panics(free_page_twice, "page", "freed twice");
 #endif
 }
 END_TEST
@@ -291,6 +346,7 @@ main(void)
 	tcase_add_test(tc, small_use_is_small_and_large_use_is_dense);
 	tcase_add_test(tc, no_memory_is_null_and_passes);
 	tcase_add_test(tc, kmem_is_whole_zeroed_pages);
+	tcase_add_test(tc, freed_pages_are_kept_for_a_while);
 	tcase_add_test(tc, threads_get_different_items);
 	suite_add_tcase(s, tc);
 	tc = tcase_create("misuse");

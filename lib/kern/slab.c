@@ -48,6 +48,7 @@
 #define CHUNK_HEADER	64
 #define CHUNK_FIRST	(64u << 10)
 #define CHUNK_MAX	(1u << 20)
+#define SPARES		16
 
 struct chunk {
 	struct chunk *next;
@@ -61,6 +62,85 @@ struct item {
 
 static _Atomic size_t kmem_total;
 
+/*
+ * Single pages that were freed: what a call needs for its own time costs no system calls then.  They do not
+ * count as taken.
+ */
+static void *_Atomic spare[SPARES];
+
+#if VMF_ASSERTIONS >= 2
+#define POISON		0xd5
+#define poison(p)	memset(p, POISON, PAGE_SIZE)
+
+static void
+check_poison(const unsigned char *p)
+{
+	for (size_t i = 0; i < PAGE_SIZE; i++)
+		if (p[i] != POISON)
+			kpanic("page %p was written after it was freed, at offset %zu: 0x%x",
+			    (const void *)p, i, p[i]);
+}
+
+static void
+check_not_spare(const void *p)
+{
+	for (size_t i = 0; i < SPARES; i++)
+		if (atomic_load(&spare[i]) == p)
+			kpanic("page %p is freed twice", p);
+}
+#else
+#define poison(p)		((void)0)
+#define check_poison(p)		((void)0)
+#define check_not_spare(p)	((void)0)
+#endif
+
+static void *
+spare_take(void)
+{
+	void *p = NULL;
+
+	for (size_t i = 0; i < SPARES && p == NULL; i++)
+		if (atomic_load_explicit(&spare[i], memory_order_relaxed) != NULL)
+			p = atomic_exchange_explicit(&spare[i], NULL, memory_order_acquire);
+	if (p != NULL) {
+		asan_show(p, PAGE_SIZE);
+		check_poison(p);
+		memset(p, 0, PAGE_SIZE);
+	}
+	return (p);
+}
+
+/* => false: there are enough */
+static bool
+spare_give(void *p)
+{
+	check_not_spare(p);
+	poison(p);
+	asan_hide(p, PAGE_SIZE);
+	for (size_t i = 0; i < SPARES; i++) {
+		void *none = NULL;
+
+		if (atomic_compare_exchange_strong_explicit(&spare[i], &none, p, memory_order_release,
+		    memory_order_relaxed))
+			return (true);
+	}
+	asan_show(p, PAGE_SIZE);
+	return (false);
+}
+
+void
+kmem_trim(void)
+{
+	for (size_t i = 0; i < SPARES; i++) {
+		void *p = atomic_exchange_explicit(&spare[i], NULL, memory_order_acquire);
+
+		if (p == NULL)
+			continue;
+		asan_show(p, PAGE_SIZE);
+		(void)sys_munmap(p, PAGE_SIZE);
+	}
+}
+
 void *
 kmem_alloc(size_t size)
 {
@@ -69,10 +149,13 @@ kmem_alloc(size_t size)
 	size = round_page(size);
 	if (size == 0)		/* it wrapped around */
 		return (NULL);
-	p = sys_mmap(NULL, size, PROT_READ | PROT_WRITE,
-	    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-	if (sys_is_err(p))
-		return (NULL);
+	p = size == PAGE_SIZE ? spare_take() : NULL;
+	if (p == NULL) {
+		p = sys_mmap(NULL, size, PROT_READ | PROT_WRITE,
+		    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+		if (sys_is_err(p))
+			return (NULL);
+	}
 	atomic_fetch_add_explicit(&kmem_total, size, memory_order_acquire);
 	return (p);
 }
@@ -88,6 +171,8 @@ kmem_free(void *p, size_t size)
 {
 	size = round_page(size);
 	atomic_fetch_sub_explicit(&kmem_total, size, memory_order_release);
+	if (size == PAGE_SIZE && spare_give(p))
+		return;
 	if (sys_munmap(p, size) != 0)
 		atomic_fetch_add_explicit(&kmem_total, size, memory_order_relaxed);
 }
@@ -99,8 +184,6 @@ kmem_bytes(void)
 }
 
 #if VMF_ASSERTIONS >= 2
-#define POISON		0xd5
-
 /* Where a freed item was written to, after its link; or its size. */
 static size_t
 damage(const struct slab *s, const struct item *it)

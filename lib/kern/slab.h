@@ -37,6 +37,7 @@ void slab_fini(struct slab *);
 /* Whole pages, zeroed, counted; null where the kernel refuses. size is rounded up to pages. */
 void *kmem_alloc(size_t size);
 void kmem_free(void *, size_t size);
+void kmem_trim(void);			/* give back what is kept for the next kmem_alloc() */
 /* Bytes taken by all slabs and kmem_alloc()s of the library. */
 uint64_t kmem_bytes(void);
 
