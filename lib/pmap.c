@@ -279,6 +279,7 @@ pmap_protect(struct pmap *pmap, vm_offset_t s, vm_offset_t e, vm_prot_t prot, un
 {
 	size_t end = index_of(pmap, e), stop;
 	bool keep_read = prot == (VM_PROT_READ | VM_PROT_EXECUTE);
+	bool may_park = pmap_ops->park && !(prot & VM_PROT_WRITE);
 	struct limit run = { .any = false };
 
 	kmutex_lock(&pmap->lock);
@@ -291,7 +292,7 @@ pmap_protect(struct pmap *pmap, vm_offset_t s, vm_offset_t e, vm_prot_t prot, un
 			limit_flush(pmap, &run);
 			continue;
 		}
-		parked = (prot & VM_PROT_WRITE) || i % PMAP_LEAF_PAGES != 0 ? 0 : park(pmap, i, end);
+		parked = i % PMAP_LEAF_PAGES == 0 ? park(pmap, i, end, &may_park) : 0;
 		if (parked != 0) {
 			limit_flush(pmap, &run);
 			stop = i + parked;

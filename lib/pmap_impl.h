@@ -115,9 +115,10 @@ void park_fini(void);				/* => all that was parked is gone */
 /*
  * Park the rows from page i on, before page end: their pages keep their frames, and nothing else.
  * => i is the first page of a leaf
+ * *may: the strategy parks; false: the kernel has refused, and the next one need not be tried.
  * => how many pages; 0: not worth it, or not possible, and nothing has changed
  */
-size_t park(struct pmap *, size_t i, size_t end);
+size_t park(struct pmap *, size_t i, size_t end, bool *may);
 /* Let go of tables that were parked, the oldest first.  => false: there are none */
 bool park_reap(void);
 

@@ -169,9 +169,9 @@ ends(const struct pmap *pmap, size_t i, size_t j)
 }
 
 size_t
-park(struct pmap *pmap, size_t i, size_t end)
+park(struct pmap *pmap, size_t i, size_t end, bool *may)
 {
-	size_t n = pmap_ops->park ? rows(pmap, i, end) : 0, npages = n << PMAP_LEAF_SHIFT;
+	size_t n = *may ? rows(pmap, i, end) : 0, npages = n << PMAP_LEAF_SHIFT;
 	vm_pfn_t pfn;
 	uint64_t before;
 	int error;
@@ -180,7 +180,8 @@ park(struct pmap *pmap, size_t i, size_t end)
 		return 0;
 	pfn = PTE_PFN(pte_get(pmap, i));
 	before = ends(pmap, i, i + npages - 1);
-	if (move_away(va_of(pmap, i), npages << PAGE_SHIFT) != 0)
+	*may = move_away(va_of(pmap, i), npages << PAGE_SHIFT) == 0;
+	if (!*may)
 		return 0;
 	PROBE("park: tables moved");
 	vm_count_n(v_parked, npages);

@@ -636,6 +636,45 @@ START_TEST(kernel_refuses)
 }
 END_TEST
 
+/*
+ * Parking is refused: the rights go the other way.  Closing what was left is: the pages go.  Letting go of the
+ * tables is: they go later.
+ */
+START_TEST(parking_is_refused)
+{
+	uint64_t state = 1;
+
+	begin(&pmap_park_ops, 0);
+	sys_inject = refuse;
+	for (int round = 0; round < 3; round++) {
+		memset(ref, 0, sizeof(ref));
+		pmap_remove(pmap, base, base + PAGES * PG);
+		for (size_t i = 0; i < PAGES; i += LEAF)
+			enter_home_pages(i, LEAF, PTE_R | PTE_W);
+		refused_call = round == 0 ? SYS_CALL_MREMAP : round == 1 ? SYS_CALL_MPROTECT : SYS_CALL_MMAP;
+		refusals = 1;
+		pmap_protect(pmap, base, base + PAGES * PG, VM_PROT_READ, 0);
+		expect(refusals, 0);
+		for (size_t i = 0; i < PAGES; i++)
+			ref[i] = round == 1 ? 0 : PTE_MAKE(HOME + i, PTE_R);
+		check_all(&state, 0);
+	}
+	for (size_t i = 0; i < PAGES; i += LEAF)
+		enter_home_pages(i, LEAF, PTE_R | PTE_W);
+	pmap_protect(pmap, base, base + PAGES * PG, VM_PROT_READ, 0);
+	refused_call = SYS_CALL_MUNMAP;
+	refusals = 1;
+	check(pmap_mappings() > pmap_count_runs(pmap));
+	check(!park_reap());
+	expect(refusals, 0);
+	for (size_t i = 0; i < PAGES; i++)
+		ref[i] = PTE_MAKE(HOME + i, 0);
+	check_all(&state, 0);
+	expect(pmap_mappings(), pmap_count_runs(pmap));
+	end();
+}
+END_TEST
+
 int
 main(void)
 {
@@ -654,6 +693,7 @@ main(void)
 	tcase_add_test(tc, dense_writes_come_together);
 	tcase_add_test(tc, apart_goes_before_forgetting);
 	tcase_add_loop_test(tc, kernel_refuses, 0, 3);
+	tcase_add_test(tc, parking_is_refused);
 	suite_add_tcase(s, tc);
 	return run_suite(s);
 }
