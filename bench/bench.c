@@ -30,6 +30,7 @@
 
 #define EXIT_SKIP	77
 #define SKIPS		64
+#define MEMORY_LEFT	128e6		/* bytes that a measurement leaves to others */
 
 /* What travels from a measuring process to the driver, less than PIPE_BUF. */
 struct record {
@@ -674,6 +675,17 @@ warm_memory(double bytes)
 		;
 }
 
+void
+bench_need(double bytes)
+{
+	uint64_t available = meminfo("MemAvailable");
+
+	if ((double)available < bytes + MEMORY_LEFT)
+		bench_skip("needs %s, %s are available", size_text((uint64_t)bytes),
+		    size_text(available));
+	warm_memory(bytes);
+}
+
 /* All rounds of a pair, the sides by turns; each takes so much memory. */
 static void
 measure_pair(const struct bench_pair *pair, uint64_t size, unsigned rounds, double memory)
@@ -704,9 +716,10 @@ bench_main(const struct bench_options *o, const struct bench_pair *pair, size_t 
 		uint64_t size = o->size[i];
 		char why[64];
 
-		if ((double)meminfo("MemAvailable") < memory * (double)size + 128e6) {
-			snprintf(why, sizeof(why), "needs %.1f times that, %s are available",
-			    memory, size_text(meminfo("MemAvailable")));
+		if ((double)meminfo("MemAvailable") < memory * (double)size + MEMORY_LEFT) {
+			snprintf(why, sizeof(why), "needs %s, %s are available",
+			    size_text((uint64_t)(memory * (double)size)),
+			    size_text(meminfo("MemAvailable")));
 			skip(size, why);
 			continue;
 		}
@@ -782,6 +795,7 @@ bench_options(struct bench_options *o, int argc, char **argv, const char *about)
 	static const struct option longopts[] = {
 		{ "sizes", required_argument, NULL, 's' },
 		{ "rounds", required_argument, NULL, 'r' },
+		{ "seconds", required_argument, NULL, 't' },
 		{ "plot", required_argument, NULL, 'p' },
 		{ "json", no_argument, NULL, 'j' },
 		{ "help", no_argument, NULL, 'h' },
@@ -802,6 +816,13 @@ bench_options(struct bench_options *o, int argc, char **argv, const char *about)
 			if (o->rounds < 1 || o->rounds > 1000 || *end != '\0')
 				mistake("rounds are a number from 1 to 1000", optarg);
 			break;
+		case 't':
+			if (o->seconds == 0)
+				mistake("there is no such option here", "--seconds");
+			o->seconds = (unsigned)strtoul(optarg, &end, 10);
+			if (o->seconds < 1 || o->seconds > 600 || *end != '\0')
+				mistake("seconds are a number from 1 to 600", optarg);
+			break;
 		case 'j':
 			o->json = true;
 			break;
@@ -812,15 +833,18 @@ bench_options(struct bench_options *o, int argc, char **argv, const char *about)
 			o->plot = optarg;
 			break;
 		case 'h':
-			printf("usage: %s [--sizes LIST] [--rounds N] [--json] [--plot FILE]\n\n"
-			    "%s\n  --sizes LIST   sizes of memory (", program, about);
+			printf("usage: %s [--sizes LIST] [--rounds N]%s [--json] [--plot FILE]\n\n"
+			    "%s\n  --sizes LIST   sizes of memory (", program,
+			    o->seconds != 0 ? " [--seconds N]" : "", about);
 			for (size_t i = 0; i < o->sizes; i++)
 				printf("%s%s", i != 0 ? "," : "", size_text(o->size[i]));
 			printf("); what does not fit is skipped\n"
-			    "  --rounds N     rounds after the warm-up (%u)\n"
-			    "  --json         print JSON instead of a table\n"
-			    "  --plot FILE    draw a picture too, a .svg or .png (python3)\n",
-			    o->rounds);
+			    "  --rounds N     rounds after the warm-up (%u)\n", o->rounds);
+			if (o->seconds != 0)
+				printf("  --seconds N    how long each side is measured in a round "
+				    "(%u)\n", o->seconds);
+			printf("  --json         print JSON instead of a table\n"
+			    "  --plot FILE    draw a picture too, a .svg or .png (python3)\n");
 			exit(0);
 		default:
 			exit(2);		/* getopt_long() has said why */

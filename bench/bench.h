@@ -39,6 +39,7 @@ struct bench_options {
 	unsigned rounds;
 	bool json;
 	const char *plot;		/* file to draw, or null */
+	unsigned seconds;		/* that a measurement lasts; 0: there is no such option */
 };
 
 /* The common command line.  Ends the process on --help and on a mistake (2). */
@@ -74,6 +75,12 @@ void bench_skip(const char *fmt, ...) __attribute__((__format__(__printf__, 1, 2
 /* In finish: the median of a side of a row, negative where there is none; and a new row. */
 double bench_median(const char *what, uint64_t size, enum bench_side);
 void bench_derived(const char *what, uint64_t size, double vmfault_us);
+
+/*
+ * First thing in a measuring function that needs more memory than bench_main() was told:
+ * end it, as bench_skip(), where that much is not available.
+ */
+void bench_need(double bytes);
 
 /* Microseconds of a monotonic clock. */
 double bench_now(void);
