@@ -57,15 +57,16 @@ def size_text(size):
 def time_text(us):
     for unit, factor in (("s", 1e6), ("ms", 1e3), ("µs", 1)):
         if us >= factor:
-            return f"{us / factor:g} {unit}"
-    return f"{us * 1e3:g} ns"
+            return f"{us / factor:.3g} {unit}"
+    return f"{us * 1e3:.3g} ns"
 
 
-def number(value):
-    """Three digits that count."""
+def number(value, digits=3):
+    """So many digits that count, or more before the point; never an exponent."""
     if value is None:
         return "–"
-    return f"{value:.{3 if value < 1 else 2 if value < 10 else 1 if value < 100 else 0}f}"
+    before = math.floor(math.log10(abs(value))) + 1 if value else 1
+    return f"{value:.{max(digits - before, 0)}f}"
 
 
 def machine_text(data):
@@ -157,9 +158,10 @@ LEFT, RIGHT, TOP, BOTTOM = 70, 150, 30, 50
 
 
 def lines(title, series, x_name, y_name, x_label, y_label=time_text, even=None, mark=None,
-          width=680, height=360):
+          values=False, width=680, height=360):
     """Values against something that grows.  even: the steps of x, where they are not a
-    logarithmic scale; mark: a value of y with its name, to compare with.  None if there is nothing."""
+    logarithmic scale; mark: a value of y with its name, to compare with; values: write them at the
+    points.  None if there is nothing."""
     series = [s for s in series if s.points]
     if not series:
         return None
@@ -191,8 +193,10 @@ def lines(title, series, x_name, y_name, x_label, y_label=time_text, even=None, 
         for p in s.points:
             if len(p) == 4:
                 out.append(rule(x.at(p[0]), y.at(p[2]), x.at(p[0]), y.at(p[3]), s.side))
-            what = f"{s.name}, {x.label(p[0])}: {y.label(float(number(p[1])))}"
+            what = f"{s.name}, {x.label(p[0])}: {y.label(p[1])}"
             out.append(dot(x.at(p[0]), y.at(p[1]), s.side, what))
+            if values:
+                out.append(text(x.at(p[0]), y.at(p[1]) - 9, y.label(p[1]), "middle", 11))
 
     ends = sorted(series, key=lambda s: y.at(s.points[-1][1]))
     for s, at in zip(ends, apart([y.at(s.points[-1][1]) for s in ends], 15)):
