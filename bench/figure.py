@@ -184,7 +184,8 @@ def lines(title, series, x_name, y_name, x_label, y_label=time_text, even=None, 
             text(LEFT - 54, 16, y_name)]
     if mark:
         out += [rule(LEFT, y.at(mark[0]), width - RIGHT, y.at(mark[0]), "ink"),
-                text(LEFT + 6, y.at(mark[0]) - 5, mark[1], size=11)]
+                text(LEFT + (width - RIGHT - LEFT) / 4, y.at(mark[0]) - 5, mark[1], "middle", 11)]
+    top = {v: max(p[1] for s in series for p in s.points if p[0] == v) for v in across}
 
     for s in series:
         dash = ' stroke-dasharray="6 4"' if s.dashed else ""
@@ -196,7 +197,8 @@ def lines(title, series, x_name, y_name, x_label, y_label=time_text, even=None, 
             what = f"{s.name}, {x.label(p[0])}: {y.label(p[1])}"
             out.append(dot(x.at(p[0]), y.at(p[1]), s.side, what))
             if values:
-                out.append(text(x.at(p[0]), y.at(p[1]) - 9, y.label(p[1]), "middle", 11))
+                out.append(text(x.at(p[0]), y.at(p[1]) + (-9 if p[1] == top[p[0]] else 18),
+                                y.label(p[1]), "middle", 11))
 
     ends = sorted(series, key=lambda s: y.at(s.points[-1][1]))
     for s, at in zip(ends, apart([y.at(s.points[-1][1]) for s in ends], 15)):
