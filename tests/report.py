@@ -180,6 +180,7 @@ class Report(unittest.TestCase):
                      "2026-11-23T09:30:00Z", "3 rounds", "8G: needs <more> than & is there"):
             self.assertIn(said, page.text)
         self.assertNotIn("not measured on the same machine", page.text)
+        self.assertNotIn("A quick run", page.text)
 
     def test_other_machine_is_told(self):
         data = known()
@@ -242,7 +243,7 @@ class Report(unittest.TestCase):
         with open(os.path.join(build, "report/report.html"), encoding="utf-8") as f:
             page = Page(f.read())
         for said in ("bench_fault: the disk is on fire", "bench_stall: what it printed is not the JSON",
-                     "bench_pager: ended by signal 9", "bench_rollback: not built"):
+                     "bench_pager: ended by signal 9", "bench_rollback: not built", "A quick run"):
             self.assertIn(said, page.text)
         self.assertIn("the disk is on fire", p.stderr)
         with open(os.path.join(self.work, "args"), encoding="utf-8") as f:
