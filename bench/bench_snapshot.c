@@ -181,7 +181,9 @@ vmfault_start(size_t size)
 	void *addr;
 	int error;
 
-	config.address_space = size + WINDOW + ((uint64_t)16 << 20);
+	/* Where there is room the library places large ranges as suits the page tables best. */
+	if (sizeof(void *) == 4)
+		config.address_space = size + WINDOW + ((uint64_t)16 << 20);
 	config.memory = (uint64_t)size * 9 / 4 + ((uint64_t)64 << 20);
 	error = vmf_init(&config);
 	if (error == -ENOMEM)

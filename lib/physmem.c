@@ -589,12 +589,20 @@ physmem_flush(void)
 }
 
 bool
-physmem_is_hole(vm_pfn_t pfn)
+physmem_is_zero(vm_pfn_t pfn)
 {
-	int64_t off = (int64_t)pfn << PAGE_SHIFT, data;
+	int64_t off = (int64_t)pfn << PAGE_SHIFT, data = sys_seek_data(pm.fd, off);
+	const uint64_t *p;
+	bool zero = true;
 
-	data = sys_seek_data(pm.fd, off);
-	return data == -ENXIO || data >= off + (int64_t)PAGE_SIZE;
+	/* To look at a hole would fill it. */
+	if (data == -ENXIO || data >= off + (int64_t)PAGE_SIZE)
+		return true;
+	p = window_map(WINDOW_SOURCE, pfn, 1);
+	for (size_t i = 0; i < PAGE_SIZE / sizeof(*p) && zero; i++)
+		zero = p[i] == 0;
+	window_unmap((void *)(uintptr_t)p);
+	return zero;
 }
 
 void

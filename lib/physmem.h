@@ -62,8 +62,8 @@ void physmem_free_many(const vm_pfn_t *, uint32_t n);
 uint32_t physmem_recycle(uint32_t n, vm_pfn_t *base);
 /* Give the dirty frames back to the kernel.  Returns how many. */
 uint32_t physmem_flush(void);
-/* True if the kernel holds no memory for the frame: it was never touched.  => nobody can touch it. */
-bool physmem_is_hole(vm_pfn_t);
+/* True if it holds nothing but zeros, or the kernel no memory for it: then none is taken. => nobody can touch it. */
+bool physmem_is_zero(vm_pfn_t);
 
 void physmem_zero(vm_pfn_t);
 void physmem_copy(vm_pfn_t from, vm_pfn_t to, uint32_t n);	/* n frames in a row; not overlapping */

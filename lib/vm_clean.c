@@ -23,7 +23,6 @@
 #include "kern/event.h"
 #include "kern/probe.h"
 #include "kern/sys.h"
-#include "machdep.h"
 #include "physmem.h"
 #include "pmap.h"
 #include "vm_clean.h"
@@ -158,16 +157,7 @@ send(struct vm_wash *w)
 static bool
 is_untouched(struct vm_page *m)
 {
-	const uint64_t *p;
-	bool zero = true;
-
-	if (!(m->flags & PG_HOLE))
-		return false;
-	p = window_map(WINDOW_SOURCE, m->pfn, 1);
-	for (size_t i = 0; i < PAGE_SIZE / sizeof(*p) && zero; i++)
-		zero = p[i] == 0;
-	window_unmap((void *)(uintptr_t)p);
-	return zero;
+	return (m->flags & PG_HOLE) && physmem_is_zero(m->pfn);
 }
 
 /*

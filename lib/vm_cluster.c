@@ -25,6 +25,7 @@
 
 #ifndef MADV_POPULATE_READ
 #define MADV_POPULATE_READ	22
+#define MADV_POPULATE_WRITE	23
 #endif
 
 #define AROUND		16u	/* resident pages this near are entered too; a power of two */
@@ -94,7 +95,7 @@ vm_cluster_start(struct faultstate *fs, struct vm_cluster *cl, pt_entry_t pte, b
 		cl->hi = MIN(cl->hi, cl->lo + VM_CLUSTER_MAX);
 	}
 	cl->centre = p - cl->lo;
-	cl->untouched = cl->hi;
+	cl->fresh = false;
 	cl->va = fs->va - ((vm_offset_t)cl->centre << PAGE_SHIFT);
 	for (uint32_t i = 0; i < cl->hi - cl->lo; i++)
 		cl->pte[i] = 0;
@@ -144,8 +145,7 @@ new_page(struct faultstate *fs, struct vm_cluster *cl, vm_pindex_t q, struct vm_
 		m->flags |= PG_MODIFIED | PG_HOLE;
 	vm_page_activate(m);
 	vm_page_wakeup(m);
-	if (from == NULL && fs->first_object->internal)
-		cl->untouched = MIN(cl->untouched, q);
+	cl->fresh |= from == NULL && fs->first_object->internal;
 	return PTE_MAKE(m->pfn, (m->flags & PG_MODIFIED) ? fs->prot : fs->prot & ~(unsigned)VM_PROT_WRITE);
 }
 
@@ -256,18 +256,15 @@ vm_cluster_populate(struct faultstate *fs)
 {
 	if (fs->populate_pages >= POPULATE_LEAST)
 		(void)sys_madvise((void *)fs->populate_va, (size_t)fs->populate_pages << PAGE_SHIFT,
-		    MADV_POPULATE_READ);
+		    fs->populate_fresh ? MADV_POPULATE_WRITE : MADV_POPULATE_READ);
 	fs->populate_pages = 0;
 }
 
-/*
- * What was entered just now is there to be used at once.  But anonymous memory that is never touched takes
- * none, and can leave without a pager: not what was made of that.
- */
+/* What was entered just now is there to be used at once. */
 static void
 plan_populate(struct faultstate *fs, const struct vm_cluster *cl)
 {
-	vm_pindex_t lo = cl->lo, hi = cl->untouched;
+	vm_pindex_t lo = cl->lo, hi = cl->hi;
 
 	while (lo < hi && cl->pte[lo - cl->lo] == 0)
 		lo++;
@@ -275,6 +272,7 @@ plan_populate(struct faultstate *fs, const struct vm_cluster *cl)
 		hi--;
 	fs->populate_va = cl->va + ((vm_offset_t)(lo - cl->lo) << PAGE_SHIFT);
 	fs->populate_pages = hi - lo;
+	fs->populate_fresh = cl->fresh;
 }
 
 enum kern_return

@@ -19,7 +19,7 @@ struct vm_cluster {
 	vm_pindex_t make_hi;		/* pages from the fault to here may be made or copied */
 	uint32_t centre;		/* which pte is the fault's own */
 	struct vm_page_row row;		/* frames for those that are made */
-	vm_pindex_t untouched;		/* from here on pages of anonymous memory were made, ... or hi */
+	bool fresh;			/* zeros were made, for which the kernel may have no memory yet */
 	pt_entry_t pte[VM_CLUSTER_MAX];
 };
 
@@ -34,9 +34,9 @@ enum kern_return vm_cluster_enter(struct faultstate *, struct vm_cluster *);
 
 /*
  * The kernel's own page tables are empty yet where something was entered.  Of what is to be written it takes
- * one page with each fault, of what is to be read sixteen; and as reading shared memory gives the right
- * to write as well, one call to read it all saves those faults.  What has changed meanwhile is refused.
- * => no lock held
+ * one page with each fault, of what is to be read sixteen.  So one call does it all; to read will do where there
+ * is memory, for reading what is shared gives the right to write as well.  What has changed meanwhile
+ * is refused.  => no lock held
  */
 void vm_cluster_populate(struct faultstate *);
 

@@ -96,14 +96,14 @@ struct pass {
  * One page
  */
 
-/* Can the page leave without its pager?  => object locked, page unmapped */
+/* Can the page leave without a pager, as zeros are what will be there?  => object locked, page unmapped */
 static bool
-is_untouched(struct vm_page *m)
+is_zero(struct vm_page *m)
 {
 	struct vm_object *o = m->object;
 
 	return o->internal && o->shadow == NULL && o->copy == NULL && o->pager == NULL &&
-	    physmem_is_hole(m->pfn);
+	    physmem_is_zero(m->pfn);
 }
 
 /* What a modified page's pager can do for it.  => object locked */
@@ -147,7 +147,7 @@ judge(struct vm_page *m, bool desperate)
 		return REWIND;
 	}
 	vm_object_page_protect(m, VM_PROT_NONE);
-	if ((m->flags & PG_MODIFIED) && !is_untouched(m))
+	if ((m->flags & PG_MODIFIED) && !is_zero(m))
 		return judge_pager(o);
 	vm_page_evict(m);
 	return FREED;

@@ -260,9 +260,9 @@ START_TEST(flush_gives_back)
 	begin();
 	for (unsigned i = 0; i < BUDGET; i++) {
 		pfn[i] = physmem_alloc(0, PHYSMEM_ZERO);
-		check(physmem_is_hole(pfn[i]));
+		check(physmem_is_zero(pfn[i]));
 		write_frame(pfn[i], 1);
-		check(!physmem_is_hole(pfn[i]));
+		check(!physmem_is_zero(pfn[i]));
 	}
 	check(held() == BUDGET);
 	for (unsigned i = 0; i < BUDGET; i += 2)

@@ -259,6 +259,22 @@ START_TEST(untouched_zeros_go)
 }
 END_TEST
 
+/* So do pages that were touched, and hold nothing but zeros all the same. */
+START_TEST(zeros_go)
+{
+	char *p;
+
+	begin();
+	p = alloc(4 * FRAMES);
+	for (size_t i = 0; i < 4 * FRAMES; i++)
+		p[i * PG + i % PG] = i % 16 == 0 ? 1 : 0;
+	for (size_t i = 0; i < 4 * FRAMES; i++)
+		check(p[i * PG + i % PG] == (i % 16 == 0));
+	audit();
+	stop();
+}
+END_TEST
+
 /* All that could leave is being written by somebody else: that is worth waiting for. */
 static void *
 do_sync(void *arg)
@@ -576,6 +592,7 @@ main(void)
 	tcase_add_test(tc, cached_objects);
 	tcase_add_test(tc, wired_pages_stay);
 	tcase_add_test(tc, untouched_zeros_go);
+	tcase_add_test(tc, zeros_go);
 	tcase_add_test(tc, others_are_waited_for);
 	tcase_add_loop_test(tc, bounded_end, 0, 3);
 	tcase_add_test(tc, writes_overlap_and_free_when_they_end);
