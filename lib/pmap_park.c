@@ -50,7 +50,7 @@
 #endif
 #define PARKS_MOST	32u			/* at a time */
 #define PARK_RUNS	3u			/* mappings: the alias, and what is reserved on both sides of it */
-#define DUTY		8			/* of the reaper: one part in so many */
+#define DUTY		8			/* of the reaper: one part in so many, while one park waits for it */
 #define LEAST_PAUSE_NS	((int64_t)100 * 1000)
 #define FIRST_PAUSE_NS	((int64_t)1000 * 1000)	/* who made the cut has more to tell the kernel */
 #define RETRY_NS	((int64_t)10 * 1000 * 1000)
@@ -261,7 +261,8 @@ reaper(void *arg)
 			continue;
 		}
 		began = sys_clock();
-		pause = park_reap() ? MAX((int64_t)(sys_clock() - began) * (DUTY - 1), LEAST_PAUSE_NS) : RETRY_NS;
+		pause = park_reap() ? MAX((int64_t)(sys_clock() - began) * (DUTY - 1), LEAST_PAUSE_NS) /
+		    (int64_t)MAX(atomic_load(&pk.nparks), 1) : RETRY_NS;
 	}
 	return NULL;
 }
