@@ -59,7 +59,8 @@ static struct {
 	_Atomic uint64_t budget;	/* changed with the lock; faults read it without */
 	uint64_t nused, ndirty;		/* bits set in the bitmaps */
 	uint64_t *used, *dirty;
-	size_t bitmap_bytes;
+	uint64_t *fresh;		/* not written since the kernel had it, as far as we know: a hint */
+	size_t bitmap_bytes;		/* of each of the three */
 	struct avl free;		/* extents; disjoint, not adjacent */
 	struct slab extents;
 	vm_pfn_t stray, stray_end;	/* the run that strays come from */
@@ -200,16 +201,17 @@ physmem_init(uint64_t budget_pages, uint64_t max_span)
 	}
 	pm.nframes = n;
 	pm.bitmap_bytes = (size_t)(n / 8);
-	pm.used = sys_mmap(NULL, 2 * pm.bitmap_bytes, PROT_READ | PROT_WRITE,
+	pm.used = sys_mmap(NULL, 3 * pm.bitmap_bytes, PROT_READ | PROT_WRITE,
 	    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	if (sys_is_err(pm.used) || !extent_free(1, (uint32_t)(n - 1))) {
 		if (!sys_is_err(pm.used))
-			(void)sys_munmap(pm.used, 2 * pm.bitmap_bytes);
+			(void)sys_munmap(pm.used, 3 * pm.bitmap_bytes);
 		window_fini();
 		(void)sys_close(pm.fd);
 		return -ENOMEM;
 	}
 	pm.dirty = pm.used + pm.bitmap_bytes / sizeof(uint64_t);
+	pm.fresh = pm.dirty + pm.bitmap_bytes / sizeof(uint64_t);
 	return 0;
 }
 
@@ -224,7 +226,7 @@ physmem_fini(void)
 		slab_free(&pm.extents, container_of(n, struct extent, node));
 	}
 	window_fini();
-	(void)sys_munmap(pm.used, 2 * pm.bitmap_bytes);
+	(void)sys_munmap(pm.used, 3 * pm.bitmap_bytes);
 	slab_fini(&pm.extents);
 	(void)sys_close(pm.fd);
 }
@@ -359,6 +361,9 @@ physmem_alloc(vm_pfn_t want, enum physmem_fill fill)
 	if (was_dirty) {
 		clear_bit(pm.dirty, pfn);
 		pm.ndirty--;
+		clear_bit(pm.fresh, pfn);
+	} else {
+		set_bit(pm.fresh, pfn);
 	}
 	set_bit(pm.used, pfn);
 	pm.nused++;
@@ -517,6 +522,7 @@ physmem_recycle(uint32_t n, vm_pfn_t *base)
 		*base = r.base;
 		for (vm_pfn_t p = r.base; p < r.base + n; p++) {
 			clear_bit(pm.dirty, p);
+			clear_bit(pm.fresh, p);
 			set_bit(pm.used, p);
 		}
 		pm.ndirty -= n;
@@ -614,16 +620,39 @@ physmem_zero(vm_pfn_t pfn)
 	window_unmap(p);
 }
 
+static bool
+is_fresh(vm_pfn_t pfn)
+{
+	bool fresh;
+
+	kmutex_lock(&pm.lock);
+	fresh = test_bit(pm.fresh, pfn);
+	clear_bit(pm.fresh, pfn);
+	kmutex_unlock(&pm.lock);
+	return fresh;
+}
+
+/* Where the kernel must find memory first, it need not fault for it, nor clear it.  false: not all was copied. */
+static bool
+copy_to_fresh(const void *s, vm_pfn_t to, uint32_t n)
+{
+	size_t size = (size_t)n << PAGE_SHIFT;
+
+	return is_fresh(to) && sys_pwrite(pm.fd, s, size, (uint64_t)to << PAGE_SHIFT) == (int64_t)size;
+}
+
 void
 physmem_copy(vm_pfn_t from, vm_pfn_t to, uint32_t n)
 {
 	while (n > 0) {
 		uint32_t len = MIN(n, MACHDEP_WINDOW_PAGES);
-		void *s = window_map(WINDOW_SOURCE, from, len);
-		void *t = window_map(WINDOW_TARGET, to, len);
+		void *s = window_map(WINDOW_SOURCE, from, len), *t;
 
-		memcpy(t, s, (size_t)len << PAGE_SHIFT);
-		window_unmap(t);
+		if (!copy_to_fresh(s, to, len)) {
+			t = window_map(WINDOW_TARGET, to, len);
+			memcpy(t, s, (size_t)len << PAGE_SHIFT);
+			window_unmap(t);
+		}
 		window_unmap(s);
 		from += len;
 		to += len;

@@ -454,6 +454,60 @@ START_TEST(copies_and_zeros)
 }
 END_TEST
 
+/* What the kernel was asked to write, and what it is to answer: 0: do it. */
+static unsigned writes;
+static int answer;
+
+static int
+count_writes(enum sys_call call)
+{
+	if (call != SYS_CALL_PWRITE)
+		return 0;
+	writes++;
+	return answer;
+}
+
+/* Where there is no memory yet the kernel is asked to copy; if it does not, or not all, we do. */
+START_TEST(copies_to_fresh_frames)
+{
+	static const int answers[] = { 0, -ENOSPC, 512 };
+	struct physmem_home a, b;
+
+	begin();
+	check(physmem_reserve(8, &a) && physmem_reserve(8, &b));
+	for (size_t n = 0; n < nitems(answers); n++) {
+		sys_inject = count_writes;
+		answer = answers[n];
+		writes = 0;
+		for (uint32_t i = 0; i < 8; i++) {
+			check(physmem_alloc(a.base + i, PHYSMEM_ZERO) == a.base + i);
+			check(physmem_alloc(b.base + i, PHYSMEM_OVERWRITE) == b.base + i);
+			write_frame(a.base + i, 10 * n + i + 1);
+			physmem_copy(a.base + i, b.base + i, 1);
+			check_frame(b.base + i, 10 * n + i + 1);
+			check(writes == i + 1);
+		}
+		/* Now there is: copied over, and kept in memory when freed. */
+		physmem_copy(a.base + 1, b.base, 1);
+		check_frame(b.base, 10 * n + 2);
+		physmem_free(b.base);
+		check(physmem_alloc(b.base, PHYSMEM_OVERWRITE) == b.base);
+		physmem_copy(a.base + 2, b.base, 1);
+		check_frame(b.base, 10 * n + 3);
+		check(writes == 8);
+		sys_inject = NULL;
+		for (uint32_t i = 0; i < 8; i++) {
+			physmem_free(a.base + i);
+			physmem_free(b.base + i);
+		}
+		check(physmem_flush() == 16);
+	}
+	physmem_unreserve(&a);
+	physmem_unreserve(&b);
+	end();
+}
+END_TEST
+
 /*
  * Four threads: no frame is given to two, none changes under its owner
  */
@@ -532,6 +586,7 @@ main(void)
 	tcase_add_test(tc, budget_changes);
 	tcase_add_test(tc, recycling);
 	tcase_add_test(tc, copies_and_zeros);
+	tcase_add_test(tc, copies_to_fresh_frames);
 	tcase_add_test(tc, threads);
 	suite_add_tcase(s, tc);
 	return run_suite(s);
