@@ -152,6 +152,8 @@ move_away(vm_offset_t va, vm_size_t size)
 		slab_free(&pk.slab, p);
 		return sys_err(alias);
 	}
+	/* A child has none of the managed memory, here neither. */
+	(void)sys_madvise(alias, size, MADV_DONTFORK);
 	atomic_fetch_add(&pmap_total_runs, PARK_RUNS);
 	kmutex_lock(&pk.lock);
 	TAILQ_INSERT_TAIL(&pk.parks, p, link);
