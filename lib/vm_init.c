@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "compress.h"
+#include "kern/alone.h"
 #include "kern/assert.h"
 #include "kern/handle.h"
 #include "kern/lock.h"
@@ -74,6 +75,7 @@ forked(void)
 	if (atomic_load(&state) == STOPPED)
 		return;
 	atomic_store(&state, FORKED);
+	alone_forked();
 	task_forked();
 	window_forked();
 	io_forked();

@@ -28,6 +28,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
+#include "kern/alone.h"
 #include "kern/assert.h"
 #include "kern/event.h"
 #include "kern/lock.h"
@@ -480,6 +481,7 @@ vm_pageout_start(uint64_t page_count)
 	sys_block(&old);		/* the thread is born with all signals blocked */
 	error = pthread_create(&pd.thread, NULL, run, NULL);
 	sys_setmask(&old);
+	alone_ours(error == 0);
 	return -error;
 }
 
@@ -490,6 +492,7 @@ vm_pageout_stop(void)
 	event_wake(&pd);
 	event_wake(&pd.laundry);
 	(void)pthread_join(pd.thread, NULL);
+	alone_ours(-1);
 }
 
 static void

@@ -7,6 +7,7 @@
 #include <pthread.h>
 
 #include "io_impl.h"
+#include "kern/alone.h"
 #include "kern/event.h"
 
 #define THREADS	4
@@ -44,6 +45,7 @@ kick(void)
 static void
 fini(void)
 {
+	alone_ours(-(int)nthreads);
 	while (nthreads > 0)
 		(void)pthread_join(thread[--nthreads], NULL);
 }
@@ -61,6 +63,7 @@ init(void)
 			nthreads++;
 	}
 	sys_setmask(&old);
+	alone_ours((int)nthreads);
 	return nthreads > 0 ? 0 : -error;	/* fewer will do */
 }
 

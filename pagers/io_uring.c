@@ -26,6 +26,7 @@
 #include <string.h>
 
 #include "io_impl.h"
+#include "kern/alone.h"
 #include "kern/assert.h"
 #include "kern/event.h"
 
@@ -253,6 +254,7 @@ static void
 fini(void)
 {
 	(void)pthread_join(u.thread, NULL);
+	alone_ours(-1);
 	(void)sys_close(u.wake_fd);
 }
 
@@ -283,6 +285,8 @@ init(void)
 	}
 	if (error != 0)
 		(void)sys_close(u.wake_fd);
+	else
+		alone_ours(1);
 	return error;
 }
 

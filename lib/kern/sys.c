@@ -281,8 +281,8 @@ sys_eventfd(void)
 }
 
 /* statx() looks the same on all machines; stat() has had four shapes. */
-int
-sys_stat(int fd, struct sys_stat *st)
+static int
+do_stat(int fd, const char *path, int flags, struct sys_stat *st)
 {
 	struct statx x;
 	long r;
@@ -290,13 +290,25 @@ sys_stat(int fd, struct sys_stat *st)
 	do {
 		r = sys_injected(SYS_CALL_STAT);
 		if (r >= 0)
-			r = CALL(SYS_statx, fd, "", AT_EMPTY_PATH,
-			    STATX_TYPE | STATX_MODE | STATX_INO | STATX_SIZE, &x);
+			r = CALL(SYS_statx, fd, path, flags,
+			    STATX_TYPE | STATX_MODE | STATX_INO | STATX_SIZE | STATX_NLINK, &x);
 	} while (r == -EINTR);
 	if (r == 0)
 		*st = (struct sys_stat){ .dev = (uint64_t)x.stx_dev_major << 32 | x.stx_dev_minor,
-		    .ino = x.stx_ino, .size = x.stx_size, .mode = x.stx_mode };
+		    .ino = x.stx_ino, .size = x.stx_size, .mode = x.stx_mode, .links = x.stx_nlink };
 	return (int)r;
+}
+
+int
+sys_stat(int fd, struct sys_stat *st)
+{
+	return do_stat(fd, "", AT_EMPTY_PATH, st);
+}
+
+int
+sys_stat_path(const char *path, struct sys_stat *st)
+{
+	return do_stat(AT_FDCWD, path, 0, st);
 }
 
 int

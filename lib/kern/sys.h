@@ -62,9 +62,10 @@ int sys_eventfd(void);				/* close-on-exec */
 /* What is asked of a file that is open (statx). */
 struct sys_stat {
 	uint64_t dev, ino, size;
-	uint32_t mode;
+	uint32_t mode, links;
 };
 int sys_stat(int fd, struct sys_stat *);
+int sys_stat_path(const char *, struct sys_stat *);
 int sys_get_flags(int fd);			/* fcntl: F_GETFL */
 int sys_dup(int fd);				/* close-on-exec */
 /* Begin to write what is modified of the file; what becomes of that only sys_fdatasync() tells. */

@@ -1,0 +1,25 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+#ifndef KERN_ALONE_H
+#define KERN_ALONE_H
+
+/*
+ * Is the calling thread the only one of the program's?
+ *
+ * Then nobody sees what it does to memory until it is done with it, and nothing need be hidden.  The kernel
+ * is asked how many threads the process has (/proc/self/task has a link for each; that is one system
+ * call, below a microsecond).  The library's own do not count as far as they never touch managed memory and never
+ * make another thread; those that run callbacks of the user's do.
+ *
+ * An answer of yes stays true until the caller itself makes a thread: nobody else is there who could.  Who
+ * cannot be counted is taken for many.  Processes that share memory by a bare clone(CLONE_VM) are not
+ * seen; a child of vfork() is none of these, for its parent stands still.
+ */
+
+#include <stdbool.h>
+
+/* A thread of ours has begun (1), or has been waited for after its end (-1). */
+void alone_ours(int by);
+void alone_forked(void);		/* in a forked child: they have not come along */
+bool alone(void);
+
+#endif
