@@ -31,6 +31,8 @@
 #include "vm_meter.h"
 #include "vm_pager.h"
 
+static _Atomic uint64_t serials;
+
 int
 errno_of(enum kern_return result)
 {
@@ -88,6 +90,8 @@ destroy(struct handle *h)
 {
 	struct snapshot *s = container_of(h, struct snapshot, handle);
 
+	if (atomic_load(&s->rolled))
+		snapshot_end_rollbacks(s);
 	pieces_free(&s->pieces);
 	kmem_free(s, s->bytes);
 }
@@ -122,8 +126,11 @@ piece_room(struct piece_list *list)
 int
 maps_find(struct map_set *set, const struct vmf_range *r, size_t n)
 {
-	*set = (struct map_set){ .bytes = n * sizeof(struct vm_map *) };
-	set->map = kmem_alloc(set->bytes);
+	*set = (struct map_set){ .map = set->few };
+	if (n > MAPS_FEW) {
+		set->bytes = n * sizeof(struct vm_map *);
+		set->map = kmem_alloc(set->bytes);
+	}
 	if (set->map == NULL)
 		return -ENOMEM;
 	for (size_t i = 0; i < n; i++) {
@@ -155,7 +162,8 @@ maps_release(struct map_set *set)
 {
 	for (size_t i = 0; i < set->n; i++)
 		task_put(set->map[i]);
-	kmem_free(set->map, set->bytes);
+	if (set->bytes != 0)
+		kmem_free(set->map, set->bytes);
 	set->n = 0;
 }
 
@@ -301,6 +309,7 @@ snapshot_create(const struct vmf_range *ranges, size_t n, uint64_t *name)
 	if (snap == NULL)
 		return -ENOMEM;
 	snap->bytes = bytes;
+	snap->serial = 1 + atomic_fetch_add(&serials, 1);
 	snap->nranges = n;
 	memcpy(snap->range, ranges, n * sizeof(*ranges));
 	error = maps_find(&set, ranges, n);

@@ -7,6 +7,8 @@
  * works on.
  */
 
+#include <stdatomic.h>
+
 #include "snapshot.h"
 
 /* Pages of an object whose contents stay as they were.  Constant once the snapshot is made. */
@@ -25,6 +27,8 @@ struct piece_list {
 struct snapshot {
 	struct handle handle;
 	size_t bytes;			/* of this structure */
+	uint64_t serial;		/* no two ever have the same; not 0 */
+	_Atomic bool rolled;		/* objects may keep lists of what was written since (vm_written.h) */
 	struct piece_list pieces;
 	size_t nranges;
 	struct vmf_range range[];
@@ -34,10 +38,15 @@ struct snapshot *snapshot_get(uint64_t name);	/* referenced, or null */
 const struct piece *piece_at(const struct piece_list *, size_t range, size_t offset);
 int piece_read(const struct piece *, size_t offset, void *buf, size_t len);	/* inside one page */
 
+void snapshot_end_rollbacks(struct snapshot *);	/* nobody will roll back to it any more */
+
+#define MAPS_FEW	4
+
 /* The maps that ranges belong to: referenced, in the order of their addresses, each once. */
 struct map_set {
 	struct vm_map **map;
-	size_t n, bytes;
+	size_t n, bytes;		/* 0 bytes: it is `few' */
+	struct vm_map *few[MAPS_FEW];
 };
 
 int maps_find(struct map_set *, const struct vmf_range *, size_t n);

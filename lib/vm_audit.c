@@ -7,6 +7,8 @@
  *	objects	references are accounted for; no fault is under way; a copy points back
  *	pages	belong to their object, have frames of their own, are neither busy nor fake; wired as
  *		often as ptes wire them
+ *	written	who keeps a list of what was written since a snapshot has everything that differs from it,
+ *		and everything that can be written, on it
  *	ptes	a page with rights is the page that a walk of the chain finds; a writable one is
  *		modified, in the first object, and owed to no copy
  *	kernel	maps exactly what the ptes say, and the count of mappings is right
@@ -23,6 +25,7 @@
 #include "kern/assert.h"
 #include "kern/lock.h"
 #include "kern/sys.h"
+#include "machdep.h"
 #include "physmem.h"
 #include "pmap.h"
 #include "task.h"
@@ -33,6 +36,7 @@
 #include "vm_page.h"
 #include "vm_pageout.h"
 #include "vm_pager.h"
+#include "vm_written.h"
 
 /* What has been seen so far: frames, and how often ptes wire each page. */
 static struct seen {
@@ -92,6 +96,66 @@ audit_page(struct vm_object *o, vm_pindex_t i, struct vm_page *m)
 	frame_seen(m->pfn);
 }
 
+/* The page that an object shows at i as it is in memory, if one of those down to `last' has it. */
+static struct vm_page *
+page_above(struct vm_object *o, vm_pindex_t i, struct vm_object *last)
+{
+	struct vm_page *m = NULL;
+
+	for (; o != last && m == NULL; i += o->shadow_offset, o = o->shadow) {
+		m = radix_lookup(&o->pages, i);
+		if (m == NULL && o->pager != NULL && (!o->pager->ops->queryable || vm_object_paged_out(o, i)))
+			return NULL;
+	}
+	return m;
+}
+
+static bool
+page_differs(struct vm_page *a, struct vm_page *b)
+{
+	void *p = window_map(WINDOW_SOURCE, a->pfn, 1), *q = window_map(WINDOW_TARGET, b->pfn, 1);
+	bool differs = memcmp(p, q, PAGE_SIZE) != 0;
+
+	window_unmap(q);
+	window_unmap(p);
+	return differs;
+}
+
+/* What o says it knows of what was written.  => locked; nobody else is there, so others need not be */
+static void
+audit_written(struct vm_object *o)
+{
+	const struct vm_written *w = &o->written;
+	vm_pindex_t shift = 0, i = 0;
+	uint32_t marked = 0, listed = 0;
+	struct vm_page *m;
+
+	for (; (m = radix_next(&o->pages, &i)) != NULL; i++) {
+		KASSERT_ALWAYS(!(m->flags & PG_HOT) || (m->flags & PG_WRITTEN));
+		marked += (m->flags & PG_WRITTEN) != 0;
+	}
+	if (w->snapshot == 0) {
+		KASSERT_ALWAYS(marked == 0 || w->stale);
+		return;
+	}
+	KASSERT_ALWAYS(o->internal && o->copy != NULL && w->hi <= o->size && !w->stale);
+	for (m = vm_written_next(o, NULL); m != NULL; m = vm_written_next(o, m)) {
+		KASSERT_ALWAYS((m->flags & PG_WRITTEN) && m->pindex >= w->lo && m->pindex < w->hi);
+		KASSERT_ALWAYS(++listed <= marked);
+	}
+	KASSERT_ALWAYS(listed == marked);
+	for (struct vm_object *c = w->top; c != o; c = c->shadow) {
+		KASSERT_ALWAYS(c != NULL);
+		shift += c->shadow_offset;
+	}
+	for (i = w->lo; (m = radix_next(&o->pages, &i)) != NULL && i < w->hi; i++) {
+		struct vm_page *then = m->flags & PG_WRITTEN ? NULL : page_above(w->top, i - shift, o);
+
+		if (then != NULL && page_differs(then, m))
+			kpanic("audit: page %u differs from the snapshot, and is not on the list", i);
+	}
+}
+
 /* One object; its references are at least those that we can see. */
 static void
 audit_object(struct vm_object *o)
@@ -126,6 +190,7 @@ audit_object(struct vm_object *o)
 		wired += m->wire_count != 0;
 	}
 	KASSERT_ALWAYS(wired == o->wired_pages);
+	audit_written(o);
 	vm_object_unlock(o);
 }
 
@@ -169,6 +234,7 @@ audit_pte(struct vm_map *map, struct vm_map_entry *e, vm_offset_t va, pt_entry_t
 	if (!(pte & PTE_W))
 		return;
 	KASSERT_ALWAYS(o == e->map.object && !e->needs_copy && (m->flags & PG_MODIFIED));
+	KASSERT_ALWAYS(!vm_written_would(m));
 	c = o->copy;
 	if (c != NULL && i >= c->shadow_offset && i - c->shadow_offset < c->size) {
 		vm_object_lock(c);

@@ -22,6 +22,7 @@
 #include "vm_map.h"
 #include "vm_meter.h"
 #include "vm_pager.h"
+#include "vm_written.h"
 
 #ifndef MADV_POPULATE_READ
 #define MADV_POPULATE_READ	22
@@ -119,6 +120,10 @@ own_page(struct faultstate *fs, struct vm_page *m, struct vm_object *c, bool uns
 		    !vm_fault_push_page(c, m);
 	if (owed || !(m->flags & PG_MODIFIED) || (fs->first_object->flags & OBJ_CUT))
 		rights &= ~PTE_W;
+	if ((rights & PTE_W) && make && (fs->fault_type & VM_PROT_WRITE))
+		vm_written_add(m);
+	else if (vm_written_would(m))
+		rights &= ~PTE_W;
 	return PTE_MAKE(m->pfn, rights);
 }
 
@@ -138,6 +143,7 @@ new_page(struct faultstate *fs, struct vm_cluster *cl, vm_pindex_t q, struct vm_
 	} else {
 		vm_count(v_zfod);
 	}
+	vm_written_add(m);
 	m->flags &= (uint16_t)~PG_FAKE;
 	if (fs->first_object->internal)
 		m->flags |= PG_MODIFIED;

@@ -29,6 +29,7 @@
 #include "vm_meter.h"
 #include "vm_object.h"
 #include "vm_pager.h"
+#include "vm_written.h"
 
 /* Does o have the page itself, in memory or in its pager? */
 static bool
@@ -200,8 +201,11 @@ bypass(struct vm_object *us, struct vm_object *backing)
 	relink(us, s, backing->shadow_offset);
 	if (s != NULL)
 		vm_object_unlock(s);
-	if (backing->copy == us)
+	if (backing->copy == us) {
+		/* Nor do we follow any more what is written to it. */
 		backing->copy = NULL;
+		vm_written_end(backing);
+	}
 	backing->ref_count--;
 	KASSERT(backing->ref_count > 0);
 	vm_object_unlock(backing);

@@ -55,6 +55,7 @@
 #include "vm_pageout.h"
 #include "vm_pager.h"
 #include "vm_trace.h"
+#include "vm_written.h"
 
 vm_trace_fn *_Atomic vm_trace;
 
@@ -751,12 +752,13 @@ fault_enter(struct faultstate *fs)
 			if (result != KERN_SUCCESS)
 				return result;
 		}
+		vm_written_add(fs->m);
 		fs->m->flags = (uint16_t)((fs->m->flags & ~(PG_FREE | PG_HOLE)) | PG_MODIFIED);
 		writable = true;
 	} else if (fs->object == fs->first_object && (fs->m->flags & PG_MODIFIED) &&
 	    (fs->prot & VM_PROT_WRITE)) {
 		/* It is modified already: save the fault that a write would take. */
-		writable = may_write(fs) == KERN_SUCCESS;
+		writable = !vm_written_would(fs->m) && may_write(fs) == KERN_SUCCESS;
 	}
 
 	if (fs->io_buf != NULL)

@@ -59,6 +59,16 @@ struct vm_mapping {
 #define OBJ_CACHED	0x10	/* O and P: unreferenced, in the object cache */
 #define OBJ_GIVEN	0x80	/* O: may have pages that are PG_FREE */
 
+/* What has been written since a rollback: vm_written.h.  All: O. */
+struct vm_written {
+	uint64_t snapshot;		/* its serial; 0: that is not known */
+	struct vm_object *top;		/* what the snapshot has, not referenced: the snapshot lives */
+	vm_pindex_t lo, hi;		/* the pages that are meant */
+	vm_pindex_t first;		/* of the list */
+	uint8_t rollbacks;		/* counts them, from 1 to 7 and round */
+	bool stale;			/* pages are marked that no list has */
+};
+
 struct vm_object {
 	struct kmutex lock;
 	uint32_t ref_count;		/* O: mappings, shadows above, snapshots, faults under way */
@@ -87,12 +97,16 @@ struct vm_object {
 	TAILQ_HEAD(vm_run_list, vm_run) run_list;	/* O: ditto, oldest first */
 	vm_pindex_t bypass_hint;	/* O: a page that stood in the way of the last bypass */
 
+	struct vm_written written;	/* O */
+
 	struct vm_object *cut_next;	/* owned by the cut under way */
 	bool cut_listed;		/* ditto: it is in the cut's list */
 	struct vm_object *cut_from;	/* ditto: where the placeholders' pages are to be copied from ... */
 	vm_pindex_t cut_offset;		/* ... and at what offset; chains may grow meanwhile */
 	TAILQ_ENTRY(vm_object) cache;	/* P */
 };
+
+#define VM_WRITTEN_LAST	UINT32_MAX
 
 #define VM_CHAIN_MAX	16	/* deeper pages are copied up even to be read */
 

@@ -15,6 +15,7 @@
 #include "vm_page.h"
 #include "vm_pageout.h"
 #include "vm_pdpolicy.h"
+#include "vm_written.h"
 
 const struct vm_pdpolicy *vm_page_policy = &vm_pdpolicy_warm;
 struct kmutex vm_page_queue_lock;
@@ -141,6 +142,8 @@ static void
 forget_page(struct vm_page *m)
 {
 	KASSERT(kmutex_held(&m->object->lock));
+	if (m->flags & PG_WRITTEN)
+		vm_written_lost(m);
 	(void)radix_remove(&m->object->pages, m->pindex);
 	if (m->flags & PG_WANTED)
 		event_wake(m);
@@ -189,6 +192,8 @@ vm_page_rename(struct vm_page *m, struct vm_object *object, vm_pindex_t pindex)
 	KASSERT(kmutex_held(&m->object->lock) && kmutex_held(&object->lock));
 	if (radix_insert(&object->pages, pindex, m) != 0)
 		return false;
+	if (m->flags & PG_WRITTEN)
+		vm_written_lost(m);
 	(void)radix_remove(&m->object->pages, m->pindex);
 	if (m->wire_count != 0) {
 		m->object->wired_pages--;

@@ -36,11 +36,15 @@ enum vm_page_queue { PQ_NONE, PQ_ACTIVE, PQ_INACTIVE };
 #define PG_MODIFIED	0x08	/* O: differs from what the pager has (Mach: not `clean') */
 #define PG_REFERENCED	0x10	/* O: entered in a pmap since the pageout daemon last looked */
 #define PG_LAUNDRY	0x20	/* O: being written by its pager */
+#define PG_WRITTEN	0x40	/* O: on its object's list of what was written (vm_written.h) */
+#define PG_HOT		0x80	/* O: ... and to stay there: it is written time and again */
 #define PG_AHEAD	0x100	/* O: was read ahead, and has not been asked for yet */
 #define PG_FREE		0x200	/* O: nobody needs the contents (VMF_ADVICE_FREE), until it is MODIFIED */
 #define PG_HOLE		0x800	/* O: made writable with its neighbours, over a hole of its file:
 				   MODIFIED only if it holds anything but zeros */
 #define PG_UNSTABLE	0x400	/* O: was put, but may not have survived if the pager's sync fails */
+#define PG_AGE		0x7000	/* O: HOT: rollbacks that found it unwritten; else the last that found it written */
+#define PG_AGE_SHIFT	12
 
 struct vm_page {
 	struct vm_object *object;	/* c; O */
@@ -53,6 +57,7 @@ struct vm_page {
 	uint8_t heat;			/* Q: the policy's */
 	uint32_t wire_count;		/* O: wirings; not 0: on no queue */
 	uint32_t used;			/* Q: the policy's */
+	vm_pindex_t written_next;	/* O: WRITTEN: the next on the list, or VM_WRITTEN_LAST */
 };
 
 void vm_page_init(void);

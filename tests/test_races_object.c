@@ -251,6 +251,51 @@ START_TEST(rollback_writer)
 }
 END_TEST
 
+/* Pages that stay writable from one rollback to the next are out of reach during each, and writable after it. */
+START_TEST(rollback_hot_writer)
+{
+	static const char *const places[] = { "rollback: frozen", "rollback: writing" };
+	struct act x = { .result = 1 }, w = { .byte = 90 }, r = { 0 };
+	struct actor a, b, c;
+	unsigned char bits;
+	uint64_t faults;
+
+	begin();
+	x.p = filled();
+	x.snapshot = snap(x.p, PAGES);
+	for (int i = 0; i < 4; i++) {
+		fill_pages(x.p, 4, 12);
+		go(&a, do_rollback, &x, "none");
+		finish(&a);
+	}
+	expect(vmf_page_info(x.p + PG, PG, &bits), 0);
+	check(bits & VMF_PAGE_WRITABLE);
+	faults = STAT(v_vm_faults);
+	fill_pages(x.p, 4, 13);
+	check(STAT(v_vm_faults) == faults);
+	go(&a, do_rollback, &x, places[_i]);
+	meet(&a);
+	w.p = x.p + PG;
+	go(&b, do_write, &w, "vm_fault: wait for a cut");
+	r.p = x.p + 2 * PG;
+	go(&c, do_read, &r, "vm_fault: wait for a cut");
+	meet(&b);
+	meet(&c);
+	release(&b);
+	check_waits(&b);
+	let(&a);
+	finish(&b);
+	let(&c);
+	expect(x.result, 0);
+	check_changed(x.p, 1, 90);
+	check(r.byte == x.p[2 * PG]);
+	expect(vmf_snapshot_rollback(x.snapshot), 0);
+	check_pages(x.p, PAGES, 9);
+	check_snapshot(x.snapshot, 0);
+	end();
+}
+END_TEST
+
 /* While a page is written out a write to it waits, and makes it dirty again. */
 START_TEST(clean_writer)
 {
@@ -361,6 +406,7 @@ main(void)
 		{ "two copies up", two_copies_up, 1 },
 		{ "wire and unmap", wire_unmap, 1 },
 		{ "rollback and writer", rollback_writer, 2 },
+		{ "rollback and writer of hot pages", rollback_hot_writer, 2 },
 		{ "cleaning and writer", clean_writer, 1 },
 		{ "pageout and writer", pageout_writer, 2 },
 	};

@@ -5,10 +5,10 @@
 /*
  * Is the calling thread the only one of the program's?
  *
- * Then nobody sees what it does to memory until it is done with it, and nothing need be hidden.  The kernel
- * is asked how many threads the process has (/proc/self/task has a link for each; that is one system
- * call, below a microsecond).  The library's own do not count as far as they never touch managed memory and never
- * make another thread; those that run callbacks of the user's do.
+ * Then nobody sees what it does to memory until it is done with it, and nothing need be hidden.  The
+ * kernel is asked how many threads the process has (/proc/self/task has a link for each; that is one
+ * system call, below a microsecond).  The library's own do not count as far as they never touch managed
+ * memory and never make another thread; those that run callbacks of the user's do.
  *
  * An answer of yes stays true until the caller itself makes a thread: nobody else is there who could.  Who
  * cannot be counted is taken for many.  Processes that share memory by a bare clone(CLONE_VM) are not
