@@ -20,6 +20,8 @@
 #include "suite.h"
 #include "support.h"
 #include "testpager.h"
+#include "trap.h"
+#include "vm_clean.h"
 #include "vm_meter.h"
 #include "vm_object.h"
 #include "vm_page.h"
@@ -373,6 +375,159 @@ START_TEST(hot_pages_are_paged_out)
 }
 END_TEST
 
+static void
+clean(struct vm_object *o)
+{
+	sys_sigset_t old;
+	uint32_t lost;
+
+	trap_enter(&old);
+	check(vm_object_clean(o, 0, o->size, &lost) == KERN_SUCCESS);
+	trap_leave(&old);
+}
+
+/* A page that was written out is as its pager has it no more when it goes back. */
+START_TEST(hot_pages_are_written_out)
+{
+	vmf_snapshot_t s;
+	char *p;
+
+	testpager_reset();
+	start(0, 0);
+	testpager_default();
+	p = filled(PAGES);
+	s = snap(p, PAGES);
+	give_pager(object_at(p), 0);
+	rounds(p, s, ROUNDS);
+	write_places(p, 2);
+	clean(object_at(p));
+	audit();
+	roll(s);
+	evict(object_at(p));
+	check_pages(p, PAGES, 1);
+	rounds(p, s, ROUNDS);
+	stop();
+	testpager_reset();
+}
+END_TEST
+
+/* One hot page goes, the others stay: the list is broken, and made again. */
+START_TEST(one_hot_page_is_paged_out)
+{
+	struct vm_object *o;
+	struct vm_page *m;
+	sys_sigset_t old;
+	vmf_snapshot_t s;
+	char *p;
+
+	testpager_reset();
+	start(0, 0);
+	testpager_default();
+	p = filled(PAGES);
+	s = snap(p, PAGES);
+	o = object_at(p);
+	give_pager(o, 0);
+	rounds(p, s, ROUNDS);
+	write_places(p, 2);
+	clean(o);
+	trap_enter(&old);
+	vm_object_lock(o);
+	m = vm_page_lookup(o, (vm_pindex_t)place[_i]);
+	vm_object_page_protect(m, VM_PROT_NONE);
+	vm_page_free(m);
+	vm_object_unlock(o);
+	trap_leave(&old);
+	check(o->written.snapshot == 0 && o->written.stale);
+	audit();
+	p[PG] ^= 1;
+	if (_i % 2 == 0)
+		p[place[_i] * PG] ^= 1;		/* it is back before it is missed */
+	roll(s);
+	check_pages(p, PAGES, 1);
+	rounds(p, s, ROUNDS);
+	check(count_writable(p, PAGES) == nitems(place));
+	stop();
+	testpager_reset();
+}
+END_TEST
+
+/* What this snapshot has is paged out; what a newer one has of the same pages is in memory. */
+START_TEST(an_older_copy_is_paged_out)
+{
+	struct vm_object *older;
+	vmf_snapshot_t s, t;
+	char *p;
+
+	testpager_reset();
+	start(0, 0);
+	testpager_default();
+	p = filled(PAGES);
+	s = snap(p, PAGES);
+	rounds(p, s, ROUNDS);
+	write_places(p, 2);
+	t = snap(p, PAGES);
+	write_places(p, 3);
+	older = LIST_FIRST(&object_at(p)->copy->children);
+	give_pager(older, 0);
+	evict(older);
+	audit();
+	roll(s);
+	check_pages(p, PAGES, 1);
+	roll(t);
+	check_places(p, 2);
+	stop();
+	testpager_reset();
+}
+END_TEST
+
+/* The pages that hot ones are copied from are touched by nobody else, and yet wanted. */
+START_TEST(what_is_copied_from_stays_warm)
+{
+	vmf_snapshot_t s;
+	struct vm_page *m;
+	char *p;
+
+	start(0, 0);
+	p = filled(PAGES);
+	s = snap(p, PAGES);
+	rounds(p, s, ROUNDS);
+	m = radix_lookup(&object_at(p)->copy->pages, (vm_pindex_t)place[0]);
+	m->flags &= (uint16_t)~PG_REFERENCED;
+	roll(s);
+	check(m->flags & PG_REFERENCED);
+	stop();
+}
+END_TEST
+
+/* The memory goes, a view stays: a snapshot takes the pages over, and follows nobody. */
+START_TEST(the_memory_goes)
+{
+	vmf_snapshot_t s, t;
+	char *p, *v;
+
+	start(0, 0);
+	p = filled(PAGES);
+	s = snap(p, PAGES);
+	rounds(p, s, ROUNDS);
+	write_places(p, 2);
+	t = snap(p, PAGES);
+	v = view(_i ? t : s, PAGES, VMF_PROT_DEFAULT);
+	expect(vmf_unmap(p, PAGES * PG), 0);
+	audit();
+	if (_i)
+		check_places(v, 2);
+	else
+		check_pages(v, PAGES, 1);
+	expect(vmf_snapshot_rollback(s), -EFAULT);
+	expect(vmf_snapshot_release(s), 0);
+	audit();
+	fill_pages(v, PAGES, 1);
+	s = snap(v, PAGES);
+	rounds(v, s, ROUNDS);
+	stop();
+}
+END_TEST
+
 START_TEST(wired_pages_are_never_hot)
 {
 	vmf_snapshot_t s;
@@ -382,11 +537,12 @@ START_TEST(wired_pages_are_never_hot)
 	p = filled(PAGES);
 	s = snap(p, PAGES);
 	rounds(p, s, ROUNDS);
-	expect(vmf_wire(p + 3 * PG, 2 * PG), 0);
+	expect(vmf_wire(p + 3 * PG, 3 * PG), 0);	/* two hot ones, one that is not */
 	audit();
 	rounds(p, s, ROUNDS);
 	write_places(p, 2);
-	expect(vmf_unwire(p + 3 * PG, 2 * PG), 0);
+	expect(vmf_unwire(p + 3 * PG, 3 * PG), 0);
+	p[5 * PG] ^= 1;
 	p[4 * PG] ^= 1;			/* it is writable still */
 	audit();
 	roll(s);
@@ -672,6 +828,11 @@ main(void)
 	tcase_add_loop_test(tc, newer_snapshots_keep_what_they_have, 0, 2);
 	tcase_add_test(tc, a_released_snapshot_is_followed_no_more);
 	tcase_add_loop_test(tc, hot_pages_are_paged_out, 0, 8);
+	tcase_add_test(tc, hot_pages_are_written_out);
+	tcase_add_loop_test(tc, one_hot_page_is_paged_out, 0, nitems(place));
+	tcase_add_test(tc, an_older_copy_is_paged_out);
+	tcase_add_test(tc, what_is_copied_from_stays_warm);
+	tcase_add_loop_test(tc, the_memory_goes, 0, 2);
 	tcase_add_test(tc, wired_pages_are_never_hot);
 	tcase_add_loop_test(tc, written_from_elsewhere, 0, 2);
 	tcase_add_loop_test(tc, split_entries_and_gaps, 0, 4);
