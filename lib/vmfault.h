@@ -602,6 +602,9 @@ VMF_API int vmf_snapshot_read(vmf_snapshot_t snapshot, size_t range, size_t offs
  * others, and can be rolled back to again.  Protections and inheritance of the
  * ranges stay as they are now.
  *
+ * Other threads see all of it or nothing.  Rolling back to the same snapshot again and again is
+ * cheap: pages that are written each time stay writable, and take no more faults.
+ *
  * -EFAULT	part of a range is not mapped any more
  * -EBUSY	part of a range is held by vmf_fault_in()
  * -ENOMEM	no frames to keep what other snapshots need; the ranges are as
