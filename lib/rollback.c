@@ -413,6 +413,7 @@ begin(struct snapshot *s, struct map_set *set, struct rollback *rb)
 	rb->alone = alone();
 	atomic_store(&s->rolled, true);
 	error = plan_all(s, set, rb);
+	PROBE("rollback: looked");
 	if (error != 0)
 		return error;
 	for (size_t i = 0; i < rb->n; i++) {

@@ -296,6 +296,42 @@ START_TEST(rollback_hot_writer)
 }
 END_TEST
 
+/* A writer through another task, whose map is not locked, comes when it is known what goes back: too late. */
+START_TEST(rollback_other_writer)
+{
+	struct act x = { .result = 1 }, w = { .byte = 90 };
+	struct actor a, b;
+	vmf_task_t task;
+	char *q;
+
+	begin();
+	x.p = filled();
+	q = other_view(x.p, &task);
+	x.snapshot = snap(x.p, PAGES);
+	fill_pages(q, 4, 12);
+	if (_i) {
+		expect(vmf_snapshot_rollback(x.snapshot), 0);
+		fill_pages(q, 4, 12);
+	}
+	go(&a, do_rollback, &x, "rollback: looked");
+	meet(&a);
+	w.p = q + 7 * PG;
+	go(&b, do_write, &w, "vm_fault: wait for a cut");
+	meet(&b);
+	release(&b);
+	check_waits(&b);
+	let(&a);
+	finish(&b);
+	expect(x.result, 0);
+	check_changed(x.p, 7, 90);
+	*w.p = 0;
+	expect(vmf_snapshot_rollback(x.snapshot), 0);
+	check_pages(x.p, PAGES, 9);
+	check_pages(q, PAGES, 9);
+	end();
+}
+END_TEST
+
 /* While a page is written out a write to it waits, and makes it dirty again. */
 START_TEST(clean_writer)
 {
@@ -407,6 +443,7 @@ main(void)
 		{ "wire and unmap", wire_unmap, 1 },
 		{ "rollback and writer", rollback_writer, 2 },
 		{ "rollback and writer of hot pages", rollback_hot_writer, 2 },
+		{ "rollback and writer in another task", rollback_other_writer, 2 },
 		{ "cleaning and writer", clean_writer, 1 },
 		{ "pageout and writer", pageout_writer, 2 },
 	};

@@ -708,11 +708,11 @@ START_TEST(all_or_nothing)
 		p[PG] ^= 1;
 		roll(s);
 	}
-	p[0] ^= 1;
+	p[PG] ^= 1;
 	p[3 * PG] ^= 1;
 	t = snap(p, PAGES / 2);
-	p[PG] ^= 1;
-	/* No frame is left for page 3, which t is owed. */
+	p[0] ^= 1;
+	/* No frame is left for pages 1 and 3, which t is owed; page 0 comes before them. */
 	q = alloc(frames);
 	for (size_t i = 0; i < frames && vmf_fault_in(q + i * PG, PG, VMF_PROT_WRITE) == 0; i++)
 		continue;
