@@ -30,6 +30,7 @@
 #include <pthread.h>
 #include <sys/mman.h>
 
+#include "kern/alone.h"
 #include "kern/assert.h"
 #include "kern/event.h"
 #include "kern/probe.h"
@@ -281,6 +282,7 @@ pmap_start(void)
 	sys_block(&old);		/* the thread is born with all signals blocked */
 	error = pthread_create(&pk.thread, NULL, reaper, NULL);
 	sys_setmask(&old);
+	alone_ours(error == 0);
 	return -error;
 }
 
@@ -292,6 +294,7 @@ pmap_stop(void)
 	atomic_store(&pk.stop, true);
 	event_wake(&pk.work);
 	(void)pthread_join(pk.thread, NULL);
+	alone_ours(-1);
 }
 
 const struct pmap_ops *
