@@ -121,6 +121,13 @@ bench_die(const char *fmt, ...)
 	_exit(1);
 }
 
+void
+must(int64_t error, const char *what)
+{
+	if (error < 0)
+		bench_die("%s: %s", what, strerror((int)-error));
+}
+
 /* A last record whose name is the reason. */
 void
 bench_skip(const char *fmt, ...)
@@ -133,6 +140,14 @@ bench_skip(const char *fmt, ...)
 	va_end(ap);
 	report(why, 0, 0, 0, 0);
 	_exit(EXIT_SKIP);
+}
+
+void
+must_fit(int64_t error, const char *what)
+{
+	if (error == -ENOMEM)
+		bench_skip("%s: %s", what, strerror((int)-error));
+	must(error, what);
 }
 
 void *

@@ -72,6 +72,10 @@ void bench_bytes(const char *what, uint64_t bytes, uint64_t resident);
 void bench_die(const char *fmt, ...) __attribute__((__format__(__printf__, 1, 2), __noreturn__));
 void bench_skip(const char *fmt, ...) __attribute__((__format__(__printf__, 1, 2), __noreturn__));
 
+/* What a call of the library, or of ours that says -errno, returned: end the measuring process if that is an error. */
+void must(int64_t error, const char *what);
+void must_fit(int64_t error, const char *what);	/* where -ENOMEM says that this size cannot be measured here */
+
 /* In finish: the median of a side of a row, negative where there is none; and a new row. */
 double bench_median(const char *what, uint64_t size, enum bench_side);
 void bench_derived(const char *what, uint64_t size, double vmfault_us);

@@ -101,21 +101,12 @@ read_all(void *mem, enum bench_order order, uint64_t add, const char *what)
  * vmfault
  */
 
-static void
-must(int error, const char *what)
-{
-	if (error == -ENOMEM)
-		bench_skip("%s: %s", what, strerror(-error));
-	if (error < 0)
-		bench_die("%s: %s", what, strerror(-error));
-}
-
 static uint64_t
 fault_count(void)
 {
 	struct vmf_stats stats = { .size = sizeof(stats) };
 
-	must(vmf_statistics(&stats), "vmf_statistics");
+	must_fit(vmf_statistics(&stats), "vmf_statistics");
 	return (stats.v_vm_faults);
 }
 
@@ -124,15 +115,15 @@ allocate(enum vmf_advice advice)
 {
 	void *mem;
 
-	must(vmf_allocate(VMF_TASK_DEFAULT, &mem, pages * BENCH_PAGE, 0), "vmf_allocate");
-	must(vmf_advise(mem, pages * BENCH_PAGE, advice), "vmf_advise");
+	must_fit(vmf_allocate(VMF_TASK_DEFAULT, &mem, pages * BENCH_PAGE, 0), "vmf_allocate");
+	must_fit(vmf_advise(mem, pages * BENCH_PAGE, advice), "vmf_advise");
 	return (mem);
 }
 
 static void
 unmap(void *mem)
 {
-	must(vmf_unmap(mem, pages * BENCH_PAGE), "vmf_unmap");
+	must_fit(vmf_unmap(mem, pages * BENCH_PAGE), "vmf_unmap");
 }
 
 /* The rows differ in advice; the kernel's side of each is the same. */
@@ -168,16 +159,16 @@ vmfault_cow(enum bench_order order, enum vmf_advice advice)
 	double us;
 
 	fill(mem);
-	must(vmf_snapshot_create(&range, 1, &snapshot), "vmf_snapshot_create");
+	must_fit(vmf_snapshot_create(&range, 1, &snapshot), "vmf_snapshot_create");
 	faults = fault_count();
 	us = write_all(mem, order, 1);
 	bench_faults(row("copy-on-write", order, advice), pages, us, fault_count() - faults);
 	read_all(mem, SEQUENTIAL, 1, "copy-on-write");
-	must(vmf_snapshot_map(snapshot, 0, 0, size, VMF_TASK_DEFAULT, &view, 0, VMF_PROT_READ),
+	must_fit(vmf_snapshot_map(snapshot, 0, 0, size, VMF_TASK_DEFAULT, &view, 0, VMF_PROT_READ),
 	    "vmf_snapshot_map");
 	read_all(view, SEQUENTIAL, 0, "snapshot");
 	unmap(view);
-	must(vmf_snapshot_release(snapshot), "vmf_snapshot_release");
+	must_fit(vmf_snapshot_release(snapshot), "vmf_snapshot_release");
 	unmap(mem);
 }
 
@@ -190,8 +181,8 @@ vmfault_soft(enum bench_order order, enum vmf_advice advice)
 	double us;
 
 	fill(mem);
-	must(vmf_protect(mem, size, VMF_PROT_NONE), "vmf_protect");
-	must(vmf_protect(mem, size, VMF_PROT_DEFAULT), "vmf_protect");
+	must_fit(vmf_protect(mem, size, VMF_PROT_NONE), "vmf_protect");
+	must_fit(vmf_protect(mem, size, VMF_PROT_DEFAULT), "vmf_protect");
 	faults = fault_count();
 	us = read_all(mem, order, 0, "soft");
 	bench_faults(row("soft", order, advice), pages, us, fault_count() - faults);
@@ -214,15 +205,15 @@ vmfault_pager(void *source, enum bench_order order, enum vmf_advice advice)
 	void *mem;
 	double us;
 
-	must(vmf_pager_create(&ops, source, pages * BENCH_PAGE, 0, &pager), "vmf_pager_create");
-	must(vmf_map(VMF_TASK_DEFAULT, &mem, pages * BENCH_PAGE, VMF_MAP_PRIVATE, pager, 0,
+	must_fit(vmf_pager_create(&ops, source, pages * BENCH_PAGE, 0, &pager), "vmf_pager_create");
+	must_fit(vmf_map(VMF_TASK_DEFAULT, &mem, pages * BENCH_PAGE, VMF_MAP_PRIVATE, pager, 0,
 	    VMF_PROT_READ), "vmf_map");
-	must(vmf_advise(mem, pages * BENCH_PAGE, advice), "vmf_advise");
+	must_fit(vmf_advise(mem, pages * BENCH_PAGE, advice), "vmf_advise");
 	faults = fault_count();
 	us = read_all(mem, order, 0, "pager");
 	bench_faults(row("pager", order, advice), pages, us, fault_count() - faults);
 	unmap(mem);
-	must(vmf_pager_release(pager), "vmf_pager_release");
+	must_fit(vmf_pager_release(pager), "vmf_pager_release");
 }
 
 /*
@@ -390,7 +381,7 @@ measure_vmfault(uint64_t size, bool full, unsigned what)
 	fill(source);
 	config.address_space = 2 * size + ((uint64_t)64 << 20);
 	config.memory = 2 * size + ((uint64_t)64 << 20);
-	must(vmf_init(&config), "vmf_init");
+	must_fit(vmf_init(&config), "vmf_init");
 	for (unsigned order = SEQUENTIAL; order <= RANDOM; order++) {
 		for (unsigned a = VMF_ADVICE_NORMAL; a <= VMF_ADVICE_SEQUENTIAL; a++)
 			vmfault_zero(order, a);
@@ -401,7 +392,7 @@ measure_vmfault(uint64_t size, bool full, unsigned what)
 		for (unsigned a = VMF_ADVICE_NORMAL; a <= VMF_ADVICE_SEQUENTIAL; a++)
 			vmfault_pager(source, order, a);
 	}
-	must(vmf_fini(), "vmf_fini");
+	must_fit(vmf_fini(), "vmf_fini");
 }
 
 /*

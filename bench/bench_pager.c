@@ -74,13 +74,6 @@ unadvised(unsigned what)
 	return ((what & UNADVISED) ? ", unadvised" : "");
 }
 
-static void
-must(int64_t error, const char *what)
-{
-	if (error < 0)
-		bench_die("%s: %s", what, strerror((int)-error));
-}
-
 /* What libc's calls say. */
 static int64_t
 sys(int64_t r)
@@ -241,17 +234,13 @@ static void
 start(uint64_t swap, uint64_t compress, uint32_t flags)
 {
 	struct vmf_config config = VMF_CONFIG_INIT;
-	int error;
 
 	config.memory = pages * BENCH_PAGE / SHARE;
 	config.swap_size = swap;
 	config.compress_size = compress;
 	config.flags = flags;
 	config.address_space = pages * BENCH_PAGE + ((uint64_t)16 << 20);
-	error = vmf_init(&config);
-	if (error == -ENOMEM)
-		bench_skip("vmf_init: %s", strerror(-error));
-	must(error, "vmf_init");
+	must_fit(vmf_init(&config), "vmf_init");
 }
 
 static char *

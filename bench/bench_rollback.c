@@ -113,13 +113,6 @@ check_all(bool full, const char *side)
 				bench_die("%s: the memory has a wrong byte", side);
 }
 
-static void
-must(int error, const char *what)
-{
-	if (error < 0)
-		bench_die("%s: %s", what, strerror(-error));
-}
-
 /*
  * A round: microseconds
  */
@@ -205,18 +198,11 @@ vmfault_start(size_t size)
 	struct vmf_config config = VMF_CONFIG_INIT;
 	struct vmf_range range;
 	void *addr;
-	int error;
 
 	config.address_space = size + ((uint64_t)16 << 20);
 	config.memory = (uint64_t)size * 9 / 4 + ((uint64_t)64 << 20);
-	error = vmf_init(&config);
-	if (error == -ENOMEM)
-		bench_skip("vmf_init: %s", strerror(-error));
-	must(error, "vmf_init");
-	error = vmf_allocate(VMF_TASK_DEFAULT, &addr, size, 0);
-	if (error == -ENOMEM)
-		bench_skip("vmf_allocate: %s", strerror(-error));
-	must(error, "vmf_allocate");
+	must_fit(vmf_init(&config), "vmf_init");
+	must_fit(vmf_allocate(VMF_TASK_DEFAULT, &addr, size, 0), "vmf_allocate");
 	memory = addr;
 	fill();
 	range = (struct vmf_range){ memory, size };

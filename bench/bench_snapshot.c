@@ -42,9 +42,9 @@
 #include <unistd.h>
 
 #include "bench.h"
+#include "contents.h"
 #include "vmfault.h"
 
-#define WORDS	(BENCH_PAGE / sizeof(uint64_t))
 #define WINDOW	((size_t)64 << 20)	/* a snapshot is verified through views of this size */
 
 /* What a pair measures, and how many times the size it needs. */
@@ -81,35 +81,10 @@ static const char *const order_name[] = { "sequential", "random" };
  * Contents
  */
 
-static uint64_t
-base(uint64_t page)
-{
-	page = (page + 1) * UINT64_C(0xbf58476d1ce4e5b9);
-	return (page ^ page >> 31);
-}
-
-static uint64_t
-word(uint64_t page, size_t i)
-{
-	return (base(page) * (2 * i + 1));
-}
-
-static volatile uint64_t *
-page_at(void *mem, uint64_t page)
-{
-	return ((volatile uint64_t *)(void *)((unsigned char *)mem + page * BENCH_PAGE));
-}
-
 static void
 fill(void)
 {
-	for (uint64_t p = 0; p < pages; p++) {
-		volatile uint64_t *w = page_at(memory, p);
-
-		w[0] = base(p);
-		for (size_t i = 1; i < WORDS; i++)
-			w[i] = word(p, i);
-	}
+	fill_pages(memory, pages);
 	now = (struct contents){ 0 };
 }
 
@@ -168,31 +143,17 @@ static vmf_snapshot_t snapshots[2];
 static struct contents snapshot_contents[2];
 
 static void
-must(int error, const char *what)
-{
-	if (error < 0)
-		bench_die("%s: %s", what, strerror(-error));
-}
-
-static void
 vmfault_start(size_t size)
 {
 	struct vmf_config config = VMF_CONFIG_INIT;
 	void *addr;
-	int error;
 
 	/* Where there is room the library places large ranges as suits the page tables best. */
 	if (sizeof(void *) == 4)
 		config.address_space = size + WINDOW + ((uint64_t)16 << 20);
 	config.memory = (uint64_t)size * 9 / 4 + ((uint64_t)64 << 20);
-	error = vmf_init(&config);
-	if (error == -ENOMEM)
-		bench_skip("vmf_init: %s", strerror(-error));
-	must(error, "vmf_init");
-	error = vmf_allocate(VMF_TASK_DEFAULT, &addr, size, 0);
-	if (error == -ENOMEM)
-		bench_skip("vmf_allocate: %s", strerror(-error));
-	must(error, "vmf_allocate");
+	must_fit(vmf_init(&config), "vmf_init");
+	must_fit(vmf_allocate(VMF_TASK_DEFAULT, &addr, size, 0), "vmf_allocate");
 	memory = addr;
 }
 

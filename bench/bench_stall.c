@@ -37,9 +37,9 @@
 #include <unistd.h>
 
 #include "bench.h"
+#include "contents.h"
 #include "vmfault.h"
 
-#define WORDS		(BENCH_PAGE / sizeof(uint64_t))
 #define WINDOW		((size_t)64 << 20)	/* a snapshot is verified through views of this size */
 #define WARMUP_SECONDS	2u
 #define SECOND		UINT64_C(1000000000)	/* the writer counts nanoseconds */
@@ -70,37 +70,6 @@ struct side {
 /*
  * Contents
  */
-
-static uint64_t
-base(uint64_t page)
-{
-	page = (page + 1) * UINT64_C(0xbf58476d1ce4e5b9);
-	return (page ^ page >> 31);
-}
-
-static uint64_t
-word(uint64_t page, size_t i)
-{
-	return (base(page) * (2 * i + 1));
-}
-
-static volatile uint64_t *
-page_at(void *mem, uint64_t page)
-{
-	return ((volatile uint64_t *)(void *)((unsigned char *)mem + page * BENCH_PAGE));
-}
-
-static void
-fill(void)
-{
-	for (uint64_t p = 0; p < pages; p++) {
-		volatile uint64_t *w = page_at(memory, p);
-
-		w[0] = base(p);
-		for (size_t i = 1; i < WORDS; i++)
-			w[i] = word(p, i);
-	}
-}
 
 /* Write number i of all. */
 static void
@@ -160,31 +129,17 @@ pages_right(void *mem, uint64_t first, uint64_t n, uint64_t writes, bool full)
 static vmf_snapshot_t snapshots[2];
 
 static void
-must(int error, const char *what)
-{
-	if (error < 0)
-		bench_die("%s: %s", what, strerror(-error));
-}
-
-static void
 vmfault_start(size_t size)
 {
 	struct vmf_config config = VMF_CONFIG_INIT;
 	void *addr;
-	int error;
 
 	/* Where there is room the library places large ranges as suits the page tables best. */
 	if (sizeof(void *) == 4)
 		config.address_space = size + WINDOW + ((uint64_t)16 << 20);
 	config.memory = (uint64_t)(MEMORY * (double)size) + ((uint64_t)64 << 20);
-	error = vmf_init(&config);
-	if (error == -ENOMEM)
-		bench_skip("vmf_init: %s", strerror(-error));
-	must(error, "vmf_init");
-	error = vmf_allocate(VMF_TASK_DEFAULT, &addr, size, 0);
-	if (error == -ENOMEM)
-		bench_skip("vmf_allocate: %s", strerror(-error));
-	must(error, "vmf_allocate");
+	must_fit(vmf_init(&config), "vmf_init");
+	must_fit(vmf_allocate(VMF_TASK_DEFAULT, &addr, size, 0), "vmf_allocate");
 	memory = addr;
 }
 
@@ -506,7 +461,7 @@ stalls(const struct side *side, uint64_t size, bool full)
 	pages = size / BENCH_PAGE;
 	seconds = full ? WARMUP_SECONDS : options.seconds;
 	side->start((size_t)size);
-	fill();
+	fill_pages(memory, pages);
 	began = nanoseconds();
 	must(-pthread_create(&thread, NULL, writer, NULL), "pthread_create");
 	for (unsigned s = 0; s < seconds; s++) {

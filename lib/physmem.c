@@ -611,6 +611,17 @@ physmem_is_zero(vm_pfn_t pfn)
 	return zero;
 }
 
+bool
+physmem_differ(vm_pfn_t a, vm_pfn_t b)
+{
+	void *p = window_map(WINDOW_SOURCE, a, 1), *q = window_map(WINDOW_TARGET, b, 1);
+	bool differ = memcmp(p, q, PAGE_SIZE) != 0;
+
+	window_unmap(q);
+	window_unmap(p);
+	return differ;
+}
+
 void
 physmem_zero(vm_pfn_t pfn)
 {

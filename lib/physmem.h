@@ -65,6 +65,7 @@ uint32_t physmem_flush(void);
 /* True if it holds nothing but zeros, or the kernel no memory for it: then none is taken. => nobody can touch it. */
 bool physmem_is_zero(vm_pfn_t);
 
+bool physmem_differ(vm_pfn_t, vm_pfn_t);	/* do they hold different bytes? */
 void physmem_zero(vm_pfn_t);
 void physmem_copy(vm_pfn_t from, vm_pfn_t to, uint32_t n);	/* n frames in a row; not overlapping */
 

@@ -25,7 +25,6 @@
 #include "kern/assert.h"
 #include "kern/lock.h"
 #include "kern/sys.h"
-#include "machdep.h"
 #include "physmem.h"
 #include "pmap.h"
 #include "task.h"
@@ -110,17 +109,6 @@ page_above(struct vm_object *o, vm_pindex_t i, struct vm_object *last)
 	return m;
 }
 
-static bool
-page_differs(struct vm_page *a, struct vm_page *b)
-{
-	void *p = window_map(WINDOW_SOURCE, a->pfn, 1), *q = window_map(WINDOW_TARGET, b->pfn, 1);
-	bool differs = memcmp(p, q, PAGE_SIZE) != 0;
-
-	window_unmap(q);
-	window_unmap(p);
-	return differs;
-}
-
 /* What o says it knows of what was written.  => locked; nobody else is there, so others need not be */
 static void
 audit_written(struct vm_object *o)
@@ -151,7 +139,7 @@ audit_written(struct vm_object *o)
 	for (i = w->lo; (m = radix_next(&o->pages, &i)) != NULL && i < w->hi; i++) {
 		struct vm_page *then = m->flags & PG_WRITTEN ? NULL : page_above(w->top, i - shift, o);
 
-		if (then != NULL && page_differs(then, m))
+		if (then != NULL && physmem_differ(then->pfn, m->pfn))
 			kpanic("audit: page %u differs from the snapshot, and is not on the list", i);
 	}
 }

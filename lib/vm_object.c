@@ -540,17 +540,6 @@ copy_wired_prepare(struct vm_object *o, struct vm_object *c)
 	return true;
 }
 
-static bool
-page_differs(struct vm_page *a, struct vm_page *b)
-{
-	void *p = window_map(WINDOW_SOURCE, a->pfn, 1), *q = window_map(WINDOW_TARGET, b->pfn, 1);
-	bool differs = memcmp(p, q, PAGE_SIZE) != 0;
-
-	window_unmap(q);
-	window_unmap(p);
-	return differs;
-}
-
 /* Copy what is new or has changed to the placeholders.  Returns whether anything was; counts them.  => no lock */
 static bool
 collect(struct vm_object *c, bool first, uint64_t *looked)
@@ -568,7 +557,7 @@ collect(struct vm_object *c, bool first, uint64_t *looked)
 			continue;
 		w = vm_page_lookup(o, i + c->cut_offset);
 		++*looked;
-		if (first || page_differs(w, m)) {
+		if (first || physmem_differ(w->pfn, m->pfn)) {
 			physmem_copy(w->pfn, m->pfn, 1);
 			again = true;
 		}
