@@ -83,6 +83,7 @@ struct pmap {
 	uint32_t hand;			/* where forgetting goes on: a leaf's number */
 	uint64_t runs;			/* kernel mappings that the ptes make */
 	uint64_t napart;		/* pages kept apart */
+	uint32_t nleaves;
 	TAILQ_ENTRY(pmap) link;		/* guarded by the list's lock in pmap.c */
 };
 
@@ -122,7 +123,8 @@ void pmap_fini(void);						/* => every pmap is destroyed */
 /*
  * Enter n pages from va: pte[i] says frame, rights and wiring of page i; 0 leaves page i
  * as it is.  pte[centre] is what the call is for; of the others those are left out (and
- * set to 0) that are wired or mapped with these rights already.  *entered says how many were entered.
+ * set to 0) that are wired or mapped with these rights already, and when mappings are short all that would
+ * not be in one with the centre.  *entered says how many were entered.
  * [home_lo, home_hi) around va and home_pfn, the frame of home_lo, say what else is
  * going to be mapped near it: the pmap may map that, inaccessible, on the way.  home_pfn 0: not known.
  * => KERN_RESOURCE_SHORTAGE: no memory for a leaf, or the kernel refuses
@@ -148,9 +150,11 @@ void pmap_change_wiring(struct pmap *, vm_offset_t va, bool wired);	/* => the pt
 
 uint64_t pmap_mappings(void);			/* in use, all pmaps */
 uint64_t pmap_mappings_max(void);
-bool pmap_mappings_short(void);			/* near the budget: enter little */
+bool pmap_mappings_short(void);			/* near the budget: enter what takes few */
 /* Count the mappings of a pmap anew, walking every pte: for audits. */
 uint64_t pmap_count_runs(struct pmap *);
+/* Does it take two mappings for neighbours of which these are the ptes? */
+bool pte_boundary(pt_entry_t, pt_entry_t);
 /* The first address from va on whose pte is not 0, and that pte; 0: none. */
 vm_offset_t pmap_next(struct pmap *, vm_offset_t va, pt_entry_t *pte);
 

@@ -91,8 +91,10 @@ leaf_make(struct pmap *pmap, size_t i)
 	if (*d == NULL && (*d = slab_alloc(&dir_slab)) == NULL)
 		return NULL;
 	l = &(*d)->leaf[slot_of(i)];
-	if (*l == NULL && (*l = slab_alloc(&leaf_slab)) != NULL)
+	if (*l == NULL && (*l = slab_alloc(&leaf_slab)) != NULL) {
 		(*d)->used++;
+		pmap->nleaves++;
+	}
 	return leaf_of(pmap, i);
 }
 
@@ -105,6 +107,7 @@ leaf_drop(struct pmap *pmap, size_t i)
 	KASSERT(l->nframe == 0 && l->nvalid == 0 && l->nwired == 0 && (*d)->row[slot_of(i)] == 0);
 	(*d)->leaf[slot_of(i)] = NULL;
 	slab_free(&leaf_slab, l);
+	pmap->nleaves--;
 	if (--(*d)->used == 0) {
 		slab_free(&dir_slab, *d);
 		*d = NULL;
