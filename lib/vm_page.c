@@ -70,6 +70,8 @@ vm_page_alloc_fake(struct vm_object *object, vm_pindex_t pindex)
 static bool
 give_frame(struct vm_page *m, enum physmem_fill fill, struct vm_page_row *row)
 {
+	vm_pfn_t home;
+
 	KASSERT(m->flags & PG_BUSY);
 	if (physmem_is_low())
 		vm_pageout_kick();
@@ -88,7 +90,10 @@ give_frame(struct vm_page *m, enum physmem_fill fill, struct vm_page_row *row)
 		if (fill == PHYSMEM_ZERO)
 			physmem_zero(m->pfn);
 	} else {
-		m->pfn = physmem_alloc(vm_object_home_frame(m->object, m->pindex), fill);
+		home = vm_object_home_frame(m->object, m->pindex);
+		m->pfn = physmem_alloc(home, fill);
+		if (m->pfn != home && m->pfn != 0 && home != 0 && m->object->internal)
+			vm_object_strays(m->object);
 	}
 	return m->pfn != 0;
 }

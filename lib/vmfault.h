@@ -491,6 +491,8 @@ struct vmf_stats {
 	uint64_t compress_resident;	/* gauge: bytes of memory taken for them */
 	uint64_t compress_limit;	/* bytes that may be taken; 0: no compression */
 	uint64_t v_parked;		/* counter: pages whose rights were taken all at once, by parking */
+	uint64_t v_homed;		/* counter: pages brought back to their home frames, so that
+					   fewer mappings hold them */
 };
 
 /* -EINVAL	stats->size is not that of a known version */

@@ -218,6 +218,68 @@ START_TEST(to_be_read_all_comes_back_at_once)
 }
 END_TEST
 
+/*
+ * Coming home
+ */
+
+static struct vmf_stats
+stats_now(void)
+{
+	struct vmf_stats stats = { .size = sizeof(stats) };
+
+	expect(vmf_statistics(&stats), 0);
+	return stats;
+}
+
+/* Memory that was forked and half written since, page by page, and whose other owner is gone. */
+static uint64_t *
+left_behind(size_t npages)
+{
+	uint64_t *p = (void *)alloc(npages);
+	vmf_task_t child;
+
+	(void)write_all(p, npages, 1);
+	expect(vmf_task_fork(VMF_TASK_DEFAULT, &child), 0);
+	for (size_t i = 0; i < npages; i += 4)
+		p[i * PG / sizeof(*p)] = mix(1, i);
+	expect(vmf_task_destroy(child), 0);
+	(void)read_all(p, npages, 1);
+	return p;
+}
+
+/* Where mappings are worth something, pages come home while they are used. */
+START_TEST(scattered_pages_come_home)
+{
+	enum { N = QUARTER / 8 };
+	uint64_t end = now_ms() + 60000, *p, round = 1;
+
+	start(0, 1000);
+	p = left_behind(N);
+	while (stats_now().mappings > 1000 / 16 && now_ms() < end) {
+		(void)read_all(p, N, round++);
+		(void)write_all(p, N, round);
+	}
+	ck_assert_uint_gt(stats_now().v_homed, 0);
+	ck_assert_uint_le(stats_now().mappings, 1000 / 16);
+	(void)read_all(p, N, round);
+	stop();
+}
+END_TEST
+
+/* Where they are plenty, nobody is disturbed. */
+START_TEST(pages_may_be_away_from_home)
+{
+	uint64_t *p;
+
+	start(0, 0);
+	p = left_behind(256);
+	(void)usleep(300 * 1000);
+	expect(stats_now().v_homed, 0);
+	(void)read_all(p, 256, 1);
+	stop();
+}
+END_TEST
+
 int
 main(void)
 {
@@ -230,6 +292,8 @@ main(void)
 	tcase_add_test(tc, fresh_pages_come_in_coarse_pieces);
 	tcase_add_test(tc, coarse_pieces_are_not_paid_for);
 	tcase_add_loop_test(tc, what_was_forgotten_comes_back_in_runs, 0, 2);
+	tcase_add_test(tc, scattered_pages_come_home);
+	tcase_add_test(tc, pages_may_be_away_from_home);
 	tcase_add_test(tc, to_be_read_all_comes_back_at_once);
 	suite_add_tcase(s, tc);
 	return run_suite(s);
