@@ -133,6 +133,7 @@ pmap_enter(struct pmap *pmap, vm_offset_t va, uint32_t n, pt_entry_t *pte, uint3
 		if (pmap_runs() + 4 >= pmap_budget)
 			relieve(pmap, pmap_budget / 4 * 3);
 		l = leaf_make(pmap, i + k);
+		KASSERT(l == NULL || !l->view);
 		if (l == NULL) {
 			result = KERN_RESOURCE_SHORTAGE;
 			break;
@@ -292,6 +293,12 @@ pmap_protect(struct pmap *pmap, vm_offset_t s, vm_offset_t e, vm_prot_t prot, un
 			limit_flush(pmap, &run);
 			continue;
 		}
+		l = leaf_of(pmap, i);
+		if (l != NULL && l->view) {
+			limit_flush(pmap, &run);
+			stop = view_limit(pmap, i, end, prot);
+			continue;
+		}
 		parked = i % PMAP_LEAF_PAGES == 0 ? park(pmap, i, end, &may_park) : 0;
 		if (parked != 0) {
 			limit_flush(pmap, &run);
@@ -353,7 +360,11 @@ pmap_page_limit(struct pmap *pmap, vm_offset_t va, vm_pfn_t pfn, vm_prot_t prot)
 
 	kmutex_lock(&pmap->lock);
 	pte = pte_get(pmap, i);
-	if (PTE_PFN(pte) == pfn && (pte & PTE_PROT & ~(unsigned)prot) != 0)
+	if (PTE_PFN(pte) != pfn || (pte & PTE_PROT & ~(unsigned)prot) == 0)
+		;
+	else if (leaf_of(pmap, i)->view)
+		(void)view_limit(pmap, i, i + 1, prot);
+	else
 		limit_run(pmap, i, i, pte & PTE_PROT & prot);
 	settle(pmap);
 	kmutex_unlock(&pmap->lock);

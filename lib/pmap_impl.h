@@ -9,6 +9,7 @@
  *	pmap_leaf.c	ptes, and the count of the mappings that they make
  *	pmap_budget.c	keeping that count below the kernel's limit
  *	pmap_park.c	forgetting any amount of memory in microseconds
+ *	pmap_view.c	letting the kernel copy what is written
  *	pmap_mmap.c	how the kernel is told
  *
  * All of a pmap is guarded by its lock, which the callers of what follows hold.
@@ -121,5 +122,14 @@ void park_fini(void);				/* => all that was parked is gone */
 size_t park(struct pmap *, size_t i, size_t end, bool *may);
 /* Let go of tables that were parked, the oldest first.  => false: there are none */
 bool park_reap(void);
+
+/*
+ * pmap_view.c
+ */
+
+bool view_init(void);				/* does the kernel tell what was written? */
+void view_fini(void);
+/* Views from page i's on, before page end, that are alike keep at most prot.  => the page after the last */
+size_t view_limit(struct pmap *, size_t i, size_t end, unsigned prot);
 
 #endif

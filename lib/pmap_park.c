@@ -300,5 +300,5 @@ pmap_stop(void)
 const struct pmap_ops *
 pmap_best(void)
 {
-	return park_works() ? &pmap_park_ops : &pmap_mprotect_ops;
+	return park_works() ? &pmap_view_ops : &pmap_mprotect_ops;
 }

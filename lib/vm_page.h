@@ -16,7 +16,7 @@
  * Invariants (vm_audit.c walks them):
  *   - a page is in its object's tree at its pindex, and in no other object;
  *   - two pages never have the same frame;
- *   - a page on a queue is neither wired nor busy-fake;
+ *   - a page on a queue is neither wired, nor viewed, nor busy-fake;
  *   - a page that any pmap maps writable is MODIFIED, in the top object of the
  *     entry it is mapped through, and not owed to a copy object.
  */
@@ -43,6 +43,7 @@ enum vm_page_queue { PQ_NONE, PQ_ACTIVE, PQ_INACTIVE };
 #define PG_HOLE		0x800	/* O: made writable with its neighbours, over a hole of its file:
 				   MODIFIED only if it holds anything but zeros */
 #define PG_UNSTABLE	0x400	/* O: was put, but may not have survived if the pager's sync fails */
+#define PG_VIEW		0x8000	/* O: its frame holds what copies see; what is the object's is in a private view: vm_view.h */
 #define PG_AGE		0x7000	/* O: HOT: rollbacks that found it unwritten; else the last that found it written */
 #define PG_AGE_SHIFT	12
 
@@ -120,6 +121,7 @@ void vm_page_activate(struct vm_page *);	/* it was touched: to the active queue,
 void vm_page_activate_many(struct vm_page **, uint32_t n);	/* of one object */
 void vm_page_deactivate(struct vm_page *);	/* it will not be needed: the next to go.  => unmapped */
 void vm_page_dequeue(struct vm_page *);
+void vm_page_dequeue_many(struct vm_page **, uint32_t n);
 void vm_page_wire(struct vm_page *);
 void vm_page_unwire(struct vm_page *);		/* the last one activates it */
 /* vm_page_free(), by the pageout daemon: the policy remembers it. */

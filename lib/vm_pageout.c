@@ -41,6 +41,7 @@
 #include "vm_page.h"
 #include "vm_pageout.h"
 #include "vm_pager.h"
+#include "vm_view.h"
 #include "vm_pdpolicy.h"
 
 #define NWASHES			32	/* transfers in flight */
@@ -390,6 +391,11 @@ work(void)
 		struct pass p = { .hard = hard };
 
 		hold_here();
+		if (vm_view_reclaim()) {
+			atomic_fetch_add(&pd.fruitful, 1);
+			futile = 0;
+			continue;
+		}
 		p.desperate = futile == FUTILE_PASSES - 1 && physmem_free_count() == 0;
 		if (!enough())
 			run_pass(&p);
