@@ -156,6 +156,34 @@ pmap_enter(struct pmap *pmap, vm_offset_t va, uint32_t n, pt_entry_t *pte, uint3
 	return result;
 }
 
+bool
+pmap_enter_row(struct pmap *pmap, vm_offset_t va, vm_pfn_t pfn)
+{
+	size_t i = index_of(pmap, va), j = i + PMAP_LEAF_PAGES - 1;
+	struct pmap_leaf *l;
+	bool ok = false;
+
+	KASSERT(i % PMAP_LEAF_PAGES == 0);
+	kmutex_lock(&pmap->lock);
+	if (pmap_runs() + 4 >= pmap_budget)
+		relieve(pmap, pmap_budget / 4 * 3);
+	l = leaf_make(pmap, i);
+	if (l != NULL) {
+		uint64_t before = boundaries(pmap, i, j);
+
+		KASSERT(!l->view && l->nwired == 0);
+		ok = pmap_ops->map(va, PMAP_LEAF_PAGES, pfn, PTE_R | PTE_W) == 0;
+		if (ok) {
+			leaf_fill(pmap, i, pfn, PTE_R | PTE_W);
+			runs_add(pmap, boundaries(pmap, i, j) - before);
+		} else {
+			must_unmap(pmap, i, j);
+		}
+	}
+	kmutex_unlock(&pmap->lock);
+	return ok;
+}
+
 /*
  * Taking away
  */
@@ -383,6 +411,33 @@ pmap_look(struct pmap *pmap, vm_offset_t va, bool *parked)
 	*parked = l != NULL && l->parked;
 	kmutex_unlock(&pmap->lock);
 	return pte;
+}
+
+bool
+pmap_dense(struct pmap *pmap, vm_offset_t va)
+{
+	struct pmap_leaf *l;
+	bool dense;
+
+	kmutex_lock(&pmap->lock);
+	l = leaf_peek(pmap, index_of(pmap, va));
+	dense = l != NULL && l->dense != 0;
+	if (dense)
+		l->dense--;
+	kmutex_unlock(&pmap->lock);
+	return dense;
+}
+
+void
+pmap_dense_set(struct pmap *pmap, vm_offset_t va, uint8_t times)
+{
+	struct pmap_leaf *l;
+
+	kmutex_lock(&pmap->lock);
+	l = leaf_peek(pmap, index_of(pmap, va));
+	if (l != NULL)
+		l->dense = times;
+	kmutex_unlock(&pmap->lock);
 }
 
 pt_entry_t

@@ -69,6 +69,7 @@ struct pmap_leaf {
 	bool stale;		/* many of these were not written between the last two protects */
 	bool view;		/* a private view (pmap_view.c): the ptes say what may be done to the frames; */
 	bool view_write;	/* ... it can be written */
+	uint8_t dense;		/* a hint: snapshots after which all of it is likely to be written again */
 	uint64_t write[PMAP_LEAF_WORDS];	/* a bit for each pte that nwrite counts */
 	uint64_t apart[PMAP_LEAF_WORDS];	/* a bit for each pte that napart counts */
 	pt_entry_t pte[PMAP_LEAF_PAGES];
@@ -157,13 +158,20 @@ void pmap_change_wiring(struct pmap *, vm_offset_t va, bool wired);	/* => the pt
  * Private views (pmap_view.c): of a whole leaf, whose frames, in a row from pfn on, stay as they are until
  * it ends.  Until then nothing is entered there, nothing removed, and nothing wired.
  */
-bool pmap_view_open(struct pmap *, vm_offset_t va, vm_pfn_t pfn);	/* false: not possible.  => none wired */
+void pmap_view_around(struct pmap *, vm_offset_t va, size_t leaves, size_t *before, size_t *after);
+bool pmap_view_open(struct pmap *, vm_offset_t va, vm_pfn_t pfn, size_t leaves);	/* false: not possible.  => none wired */
 bool pmap_has_views(void);
 void pmap_view_close(struct pmap *, vm_offset_t va);		/* it can be read, not written */
 unsigned pmap_view_rights(struct pmap *, vm_offset_t va);	/* PTE_R, PTE_W: the program's; 0: none, or no view */
 /* Set a bit for each page that is not what its frame is.  => nobody can write */
 void pmap_view_changed(vm_offset_t va, uint64_t changed[PMAP_LEAF_WORDS]);
 void pmap_view_end(struct pmap *, vm_offset_t va, unsigned pte_prot);	/* show the frames; 0: nothing */
+
+/* The hint, of the leaf at va: once less, or so often from now on. */
+bool pmap_dense(struct pmap *, vm_offset_t va);
+void pmap_dense_set(struct pmap *, vm_offset_t va, uint8_t times);
+/* Enter all pages of a leaf to be read and written, frames in a row from pfn on.  false: nothing is entered. => none wired */
+bool pmap_enter_row(struct pmap *, vm_offset_t va, vm_pfn_t pfn);
 
 uint64_t pmap_mappings(void);			/* in use, all pmaps */
 uint64_t pmap_mappings_max(void);

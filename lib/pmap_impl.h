@@ -81,6 +81,9 @@ struct pmap_leaf *leaf_of(const struct pmap *, size_t i);	/* null: nothing there
 struct pmap_leaf *leaf_make(struct pmap *, size_t i);		/* null: no memory */
 void leaf_drop(struct pmap *, size_t i);			/* => it has no frame */
 void leaf_free_all(struct pmap *);
+/* All pages of the leaf at page i get frames in a row from pfn on, equal rights, and nothing else. */
+void leaf_fill(struct pmap *, size_t i, vm_pfn_t pfn, unsigned rights);
+struct pmap_leaf *leaf_peek(const struct pmap *, size_t i);	/* likewise, as it is: if it is parked, not true */
 /* Is page i in a leaf that was parked and not looked at since?  Then the whole leaf has no rights. */
 bool leaf_is_parked(const struct pmap *, size_t i);
 
@@ -90,6 +93,8 @@ void pte_set(struct pmap *, struct pmap_leaf *, size_t i, pt_entry_t);
 void apart_set(struct pmap *, struct pmap_leaf *, size_t i, bool on);
 /* Of kernel mappings: before each of the pages [i, j], and after j. */
 uint64_t boundaries(const struct pmap *, size_t i, size_t j);
+/* The same where [i, j] ends, for changes to all of it alike: two of each of its ends, less what is in the middle. */
+uint64_t ends(const struct pmap *, size_t i, size_t j);
 void changed(struct pmap *, size_t i, size_t j, uint64_t before);
 bool pte_boundary(pt_entry_t a, pt_entry_t b);		/* between neighbours, none of them apart */
 

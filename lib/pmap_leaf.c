@@ -16,6 +16,8 @@
 #include "kern/slab.h"
 #include "pmap_impl.h"
 
+#define ALL_PAGES	(PMAP_LEAF_PAGES < 64 ? ((uint64_t)1 << (PMAP_LEAF_PAGES % 64)) - 1 : ~(uint64_t)0)
+
 static struct slab dir_slab, leaf_slab;
 
 void
@@ -71,6 +73,14 @@ wake(struct pmap_dir *d, size_t slot)
 }
 
 struct pmap_leaf *
+leaf_peek(const struct pmap *pmap, size_t i)
+{
+	struct pmap_dir *d = dir_of(pmap, i);
+
+	return d != NULL ? d->leaf[slot_of(i)] : NULL;
+}
+
+struct pmap_leaf *
 leaf_of(const struct pmap *pmap, size_t i)
 {
 	struct pmap_dir *d = dir_of(pmap, i);
@@ -109,6 +119,29 @@ leaf_drop(struct pmap *pmap, size_t i)
 		slab_free(&dir_slab, *d);
 		*d = NULL;
 	}
+}
+
+void
+leaf_fill(struct pmap *pmap, size_t i, vm_pfn_t pfn, unsigned rights)
+{
+	struct pmap_dir *d = dir_of(pmap, i);
+	struct pmap_leaf *l = d->leaf[slot_of(i)];
+	bool write = rights & PTE_W;
+
+	for (size_t k = 0; k < PMAP_LEAF_PAGES; k++)
+		l->pte[k] = PTE_MAKE(pfn + (vm_pfn_t)k, rights);
+	pmap->napart -= l->napart;
+	l->nframe = PMAP_LEAF_PAGES;
+	l->nvalid = rights != 0 ? PMAP_LEAF_PAGES : 0;
+	l->nwrite = write ? PMAP_LEAF_PAGES : 0;
+	l->nexec = (rights & PTE_X) ? PMAP_LEAF_PAGES : 0;
+	l->nwired = l->napart = 0;
+	l->parked = l->stale = false;
+	for (size_t k = 0; k < PMAP_LEAF_WORDS; k++)
+		l->write[k] = write ? ALL_PAGES : 0;
+	memset(l->apart, 0, sizeof(l->apart));
+	bit_set(d->parked, slot_of(i), false);
+	d->row[slot_of(i)] = rights == (PTE_R | PTE_W) ? pfn : 0;
 }
 
 void
@@ -217,6 +250,12 @@ boundaries(const struct pmap *pmap, size_t i, size_t j)
 		prev = now;
 	}
 	return n;
+}
+
+uint64_t
+ends(const struct pmap *pmap, size_t i, size_t j)
+{
+	return boundaries(pmap, i, i) + boundaries(pmap, j, j);
 }
 
 bool

@@ -163,14 +163,6 @@ move_away(vm_offset_t va, vm_size_t size)
 	return 0;
 }
 
-/* Boundaries of kernel mappings where a run of pages [i, j] ends. */
-static uint64_t
-ends(const struct pmap *pmap, size_t i, size_t j)
-{
-	/* A page's two, less the one between it and its neighbour in the run, which are alike. */
-	return boundaries(pmap, i, i) + boundaries(pmap, j, j);
-}
-
 size_t
 park(struct pmap *pmap, size_t i, size_t end, bool *may)
 {

@@ -133,41 +133,61 @@ view_at(struct pmap *pmap, vm_offset_t va)
 	return l;
 }
 
-static void
-set_all(struct pmap *pmap, struct pmap_leaf *l, size_t first, vm_pfn_t pfn, unsigned rights)
+bool
+pmap_has_views(void)
 {
-	for (size_t k = 0; k < PMAP_LEAF_PAGES; k++) {
-		pte_set(pmap, l, first + k, PTE_MAKE(pfn + (vm_pfn_t)k, rights));
-		apart_set(pmap, l, first + k, false);
+	return pagemap >= 0;
+}
+
+/*
+ * How many leaves before that of va, and after it, were parked and not looked at since, within `leaves'
+ * aligned ones?  0 and 0 if it was not itself.
+ */
+void
+pmap_view_around(struct pmap *pmap, vm_offset_t va, size_t leaves, size_t *before, size_t *after)
+{
+	size_t i = index_of(pmap, va), all = leaves << PMAP_LEAF_SHIFT, first = i & ~(all - 1);
+	size_t end = MIN(first + all, pmap->size >> PAGE_SHIFT);
+
+	*before = *after = 0;
+	kmutex_lock(&pmap->lock);
+	if (leaf_is_parked(pmap, i)) {
+		while (i - (*before << PMAP_LEAF_SHIFT) > first &&
+		    leaf_is_parked(pmap, i - ((*before + 1) << PMAP_LEAF_SHIFT)))
+			++*before;
+		while (i + ((*after + 1) << PMAP_LEAF_SHIFT) < end &&
+		    leaf_is_parked(pmap, i + ((*after + 1) << PMAP_LEAF_SHIFT)))
+			++*after;
 	}
+	kmutex_unlock(&pmap->lock);
 }
 
 bool
-pmap_view_open(struct pmap *pmap, vm_offset_t va, vm_pfn_t pfn)
+pmap_view_open(struct pmap *pmap, vm_offset_t va, vm_pfn_t pfn, size_t leaves)
 {
-	size_t i = index_of(pmap, va);
-	struct pmap_leaf *l = NULL;
-	uint64_t before;
+	size_t i = index_of(pmap, va), j = i + (leaves << PMAP_LEAF_SHIFT) - 1;
+	bool ok = false;
 
-		kmutex_lock(&pmap->lock);
-	if (pmap_runs() < pmap_budget / RUNS_SHARE)
-		l = leaf_make(pmap, i);
-	if (l != NULL) {
-		KASSERT(!l->view && l->nwired == 0);
-		before = boundaries(pmap, i, i + PMAP_LEAF_PAGES - 1);
+	kmutex_lock(&pmap->lock);
+	if (pmap_runs() + leaves < pmap_budget / RUNS_SHARE && (leaves > 1 || leaf_make(pmap, i) != NULL)) {
+		uint64_t before = leaves > 1 ? ends(pmap, i, j) : boundaries(pmap, i, j);
+
 		vm_count(v_map_calls);
-		if (sys_is_err(map_private((void *)va, LEAF_SIZE, physmem_fd(), pfn))) {
-			must_unmap(pmap, i, i + PMAP_LEAF_PAGES - 1);
-			l = NULL;
-		} else {
-			set_all(pmap, l, i, pfn, PTE_R);
+		ok = !sys_is_err(map_private((void *)va, leaves * LEAF_SIZE, physmem_fd(), pfn));
+		if (!ok)
+			must_unmap(pmap, i, j);
+		for (size_t k = i; ok && k < j; k += PMAP_LEAF_PAGES, pfn += PMAP_LEAF_PAGES) {
+			struct pmap_leaf *l;
+
+			leaf_fill(pmap, k, pfn, PTE_R);
+			l = leaf_of(pmap, k);
 			l->view = l->view_write = true;
-			l->parked = l->stale = false;
-			changed(pmap, i, i + PMAP_LEAF_PAGES - 1, before);
 		}
+		if (ok)
+			runs_add(pmap, (leaves > 1 ? ends(pmap, i, j) : boundaries(pmap, i, j)) + leaves - 1 - before);
 	}
 	kmutex_unlock(&pmap->lock);
-	return l != NULL;
+	return ok;
 }
 
 /* The kernel's rights for the views of pages [i, i + n) become those.  Nothing may be lost by it. */
@@ -207,14 +227,11 @@ view_limit(struct pmap *pmap, size_t i, size_t end, unsigned prot)
 	if (!(new & PTE_R))
 		new = 0;
 	while (l != NULL && l->view && view_rights(l) == old) {
-		uint64_t before;
-
 		if (new != old) {
 			l->view_write = new & PTE_W;
-			before = boundaries(pmap, first + n, first + n + PMAP_LEAF_PAGES - 1);
+			/* A view is a mapping of its own, whatever its rights. */
 			if ((new ^ old) & PTE_R)
-				set_all(pmap, l, first + n, PTE_PFN(l->pte[0]), new & PTE_R);
-			changed(pmap, first + n, first + n + PMAP_LEAF_PAGES - 1, before);
+				leaf_fill(pmap, first + n, PTE_PFN(l->pte[0]), new & PTE_R);
 		}
 		n += PMAP_LEAF_PAGES;
 		l = first + n < end ? leaf_of(pmap, first + n) : NULL;
@@ -224,26 +241,18 @@ view_limit(struct pmap *pmap, size_t i, size_t end, unsigned prot)
 	return first + n;
 }
 
-bool
-pmap_has_views(void)
-{
-	return pagemap >= 0;
-}
-
 void
 pmap_view_close(struct pmap *pmap, vm_offset_t va)
 {
 	size_t i = index_of(pmap, va);
 	struct pmap_leaf *l;
-	uint64_t before;
 
 	kmutex_lock(&pmap->lock);
 	l = view_at(pmap, va);
 	if (view_rights(l) != PTE_R) {
-		before = boundaries(pmap, i, i + PMAP_LEAF_PAGES - 1);
 		l->view_write = false;
-		set_all(pmap, l, i, PTE_PFN(l->pte[0]), PTE_R);
-		changed(pmap, i, i + PMAP_LEAF_PAGES - 1, before);
+		if (!(l->pte[0] & PTE_R))
+			leaf_fill(pmap, i, PTE_PFN(l->pte[0]), PTE_R);
 		must_protect(pmap, i, PMAP_LEAF_PAGES, PTE_R);
 	}
 	kmutex_unlock(&pmap->lock);
@@ -284,8 +293,8 @@ pmap_view_end(struct pmap *pmap, vm_offset_t va, unsigned rights)
 	before = boundaries(pmap, i, i + PMAP_LEAF_PAGES - 1);
 	l->view = l->view_write = false;
 	if (rights != 0 && pmap_ops->map(va, PMAP_LEAF_PAGES, pfn, rights) == 0) {
-		set_all(pmap, l, i, pfn, rights);
-		changed(pmap, i, i + PMAP_LEAF_PAGES - 1, before);
+		leaf_fill(pmap, i, pfn, rights);
+		runs_add(pmap, boundaries(pmap, i, i + PMAP_LEAF_PAGES - 1) - before);
 	} else {
 		runs_add(pmap, boundaries(pmap, i, i + PMAP_LEAF_PAGES - 1) - before);
 		must_unmap(pmap, i, i + PMAP_LEAF_PAGES - 1);

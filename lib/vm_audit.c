@@ -87,7 +87,7 @@ audit_page(struct vm_object *o, vm_pindex_t i, struct vm_page *m)
 	KASSERT_ALWAYS(m->object == o && m->pindex == i && i < o->size);
 	KASSERT_ALWAYS((m->flags & (PG_BUSY | PG_FAKE | PG_LAUNDRY)) == 0);
 	KASSERT_ALWAYS(m->pfn != 0 && physmem_used(m->pfn));
-	KASSERT_ALWAYS((m->wire_count == 0 && !(m->flags & PG_VIEW)) || m->queue == PQ_NONE);
+	KASSERT_ALWAYS(m->wire_count == 0 || m->queue == PQ_NONE);
 	/* Who comes back to a page that is watched must be seen. */
 	KASSERT_ALWAYS(m->queue != PQ_INACTIVE || (m->flags & (PG_REFERENCED | PG_FREE)) ||
 	    !vm_object_page_mapped(m));

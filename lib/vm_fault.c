@@ -47,6 +47,7 @@
 #include "machdep.h"
 #include "pmap.h"
 #include "vm_cluster.h"
+#include "vm_dense.h"
 #include "vm_fault.h"
 #include "vm_fault_state.h"
 #include "vm_file.h"
@@ -352,13 +353,23 @@ fault_viewed(struct faultstate *fs)
 	return result == KERN_SUCCESS ? KERN_RETRY : result;
 }
 
-/* The page has to be pushed to a copy: can the kernel copy it instead?  => as fault_push() */
+/*
+ * The page has to be pushed to a copy.  Can all of its leaf be: at once, or by the kernel, a page
+ * at a time?  => as fault_push()
+ */
 static enum kern_return
-fault_view(struct faultstate *fs)
+fault_leaf(struct faultstate *fs)
 {
-	if (fs->map == NULL || !fs->lookup_valid || fs->io_buf != NULL || fs->wired || fs->ahead > 1 ||
-	    (fs->flags & (VM_FAULT_WIRE | VM_FAULT_FORCE | VM_FAULT_THAW)) || vm_cluster_follows(fs) ||
-	    !vm_view_open(fs))
+	struct vm_object *c = vm_fault_copy_of(fs->first_object, fs->first_pindex);
+	bool done;
+
+	if (c == NULL || fs->map == NULL || !fs->lookup_valid || fs->io_buf != NULL || fs->wired || fs->ahead > 1 ||
+	    (fs->flags & (VM_FAULT_WIRE | VM_FAULT_FORCE | VM_FAULT_THAW)) || !pmap_has_views() ||
+	    !vm_object_lock_try(c))
+		return KERN_SUCCESS;
+	done = vm_fault_copy_lacks(c, fs->first_pindex) && (vm_dense_push(fs, c) || vm_view_open(fs, c));
+	vm_object_unlock(c);
+	if (!done)
 		return KERN_SUCCESS;
 	release_page(&fs->m);
 	unlock_and_deallocate(fs);
@@ -845,7 +856,7 @@ fault(struct faultstate *fs)
 		if (result == KERN_SUCCESS)
 			result = fault_cow(fs);
 		if (result == KERN_SUCCESS && (fs->fault_type & VM_PROT_WRITE))
-			result = fault_view(fs);
+			result = fault_leaf(fs);
 		if (result == KERN_SUCCESS && (fs->fault_type & VM_PROT_WRITE))
 			result = fault_push(fs);
 		if (result == KERN_SUCCESS)

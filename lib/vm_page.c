@@ -231,7 +231,7 @@ vm_page_wakeup(struct vm_page *m)
 void
 vm_page_activate(struct vm_page *m)
 {
-	if (m->queue != PQ_ACTIVE && m->wire_count == 0 && !(m->flags & PG_VIEW))
+	if (m->queue != PQ_ACTIVE && m->wire_count == 0)
 		vm_page_activate_many(&m, 1);
 }
 
@@ -241,7 +241,7 @@ vm_page_activate_many(struct vm_page **m, uint32_t n)
 	kmutex_lock(&vm_page_queue_lock);
 	for (uint32_t i = 0; i < n; i++) {
 		KASSERT(kmutex_held(&m[i]->object->lock));
-		if (m[i]->wire_count != 0 || (m[i]->flags & PG_VIEW))
+		if (m[i]->wire_count != 0)
 			continue;
 		if (m[i]->queue == PQ_INACTIVE) {
 			vm_count(v_reactivated);
@@ -269,15 +269,6 @@ vm_page_dequeue(struct vm_page *m)
 	/* Not without the lock: while the policy moves a page it is on no queue. */
 	kmutex_lock(&vm_page_queue_lock);
 	unqueue(m);
-	kmutex_unlock(&vm_page_queue_lock);
-}
-
-void
-vm_page_dequeue_many(struct vm_page **m, uint32_t n)
-{
-	kmutex_lock(&vm_page_queue_lock);
-	for (uint32_t i = 0; i < n; i++)
-		unqueue(m[i]);
 	kmutex_unlock(&vm_page_queue_lock);
 }
 

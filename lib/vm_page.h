@@ -16,7 +16,7 @@
  * Invariants (vm_audit.c walks them):
  *   - a page is in its object's tree at its pindex, and in no other object;
  *   - two pages never have the same frame;
- *   - a page on a queue is neither wired, nor viewed, nor busy-fake;
+ *   - a page on a queue is neither wired nor busy-fake;
  *   - a page that any pmap maps writable is MODIFIED, in the top object of the
  *     entry it is mapped through, and not owed to a copy object.
  */
@@ -121,7 +121,6 @@ void vm_page_activate(struct vm_page *);	/* it was touched: to the active queue,
 void vm_page_activate_many(struct vm_page **, uint32_t n);	/* of one object */
 void vm_page_deactivate(struct vm_page *);	/* it will not be needed: the next to go.  => unmapped */
 void vm_page_dequeue(struct vm_page *);
-void vm_page_dequeue_many(struct vm_page **, uint32_t n);
 void vm_page_wire(struct vm_page *);
 void vm_page_unwire(struct vm_page *);		/* the last one activates it */
 /* vm_page_free(), by the pageout daemon: the policy remembers it. */

@@ -138,7 +138,7 @@ judge(struct vm_page *m, bool desperate)
 
 	vm_count(v_scan);
 	KASSERT(m->wire_count == 0);
-	if ((m->flags & PG_BUSY) || (o->flags & OBJ_DEAD))
+	if ((m->flags & (PG_BUSY | PG_VIEW)) || (o->flags & OBJ_DEAD))
 		return HOPE;
 	/* A cut or a rollback wants what is there: not without need. */
 	if ((o->flags & (OBJ_CUT | OBJ_FROZEN)) && !desperate)
@@ -244,7 +244,7 @@ watch_run(struct vm_page *m)
 		vm_page_policy->watch(m);
 		m = vm_page_policy->next_to_watch();
 		/* Whose object it is cannot change if it is ours. */
-		more = m != NULL && m->object == o && m->pindex == hi && !(m->flags & PG_BUSY);
+		more = m != NULL && m->object == o && m->pindex == hi && !(m->flags & (PG_BUSY | PG_VIEW));
 		kmutex_unlock(&vm_page_queue_lock);
 	} while (more && hi - lo < WATCH_RUN);
 	vm_object_unmap(o, lo, hi);
@@ -267,7 +267,7 @@ watch_some(struct pass *p)
 			continue;
 		}
 		o = m->object;
-		if (m->flags & PG_BUSY) {
+		if (m->flags & (PG_BUSY | PG_VIEW)) {
 			p->hopeful = true;
 			tell(vm_page_policy->skip, m);
 		} else {

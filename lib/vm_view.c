@@ -22,8 +22,8 @@
  *
  * WHO MEETS A VIEWED PAGE: faults wait until it is home, but for those of the mapping, which need nothing,
  * and for reading through c; whoever locks a map to change it brings home what is in the range first
- * (vm_map_lock_range); the pageout daemon does not meet them, as they are on no queue.  To make up for the
- * kernel's pages, as many frames are lent to it as a view has pages.
+ * (vm_map_lock_range); the pageout daemon brings all of them home before it looks at pages, and passes
+ * by what it meets.  To make up for the kernel's pages, as many frames are lent to it as a view has pages.
  *
  * A thread, the keeper, looks after them: see keep().
  */
@@ -53,11 +53,15 @@
 #define MADV_POPULATE_WRITE	23
 #endif
 
+#define LEAF_SIZE	((vm_size_t)PMAP_LEAF_PAGES << PAGE_SHIFT)
+#define GROUP_MOST	16u		/* leaves that become views together; a power of two */
+#define GROUP_SHARE	2u		/* a group is made where there are so many times as many views already */
 #define LEAVE_SHARE	4u		/* of the budget: so much stays for others */
-#define BATCH		64u		/* pages between two looks at the locks */
+#define BATCH		64u		/* pages at a time */
 #define DENSE_PAGES	(PMAP_LEAF_PAGES / 5 + PMAP_LEAF_PAGES % 5)	/* changed: the rest will follow */
 #define TRIES		100u		/* to copy into frames, in all ... */
 #define AGAIN_NS	((int64_t)1000 * 1000)	/* ... with so much time between two of them */
+#define DENSE_TIMES	8u		/* snapshots for which that is remembered */
 #define AT_ONCE		8u		/* views that the keeper looks at before it pauses */
 #define DUTY		8		/* of the keeper: one part in so many */
 #define LEAST_PAUSE_NS	((int64_t)500 * 1000)
@@ -98,6 +102,16 @@ is_set(const uint64_t *map, uint32_t k)
 	return map[k / 64] >> (k % 64) & 1;
 }
 
+static uint32_t
+count(const uint64_t map[PMAP_LEAF_WORDS])
+{
+	uint32_t n = 0;
+
+	for (size_t i = 0; i < PMAP_LEAF_WORDS; i++)
+		n += (uint32_t)__builtin_popcountll(map[i]);
+	return n;
+}
+
 static inline vm_pindex_t
 first_page(const struct vm_view *v)
 {
@@ -130,19 +144,18 @@ view_of(const struct vm_page *m)
  * Opening
  */
 
-/* Is the leaf all of one entry that nobody else shows, and the copy the only one that sees the object? */
-static bool
-is_eligible(const struct faultstate *fs, const struct vm_object *c, vm_offset_t va, vm_pindex_t lo)
+bool
+vm_view_is_eligible(const struct faultstate *fs, const struct vm_object *c, vm_offset_t va, size_t n)
 {
 	const struct vm_map_entry *e = fs->entry;
+	uint64_t lo = (uint64_t)e->map.offset + atop(va - entry_start(e)), hi = lo + (n << PMAP_LEAF_SHIFT);
 	const struct vm_object *o = fs->first_object;
 	const struct vm_mapping *map;
 	uint32_t showing = 0;
 	bool sole;
 
-	if (va < entry_start(e) || entry_end(e) - va < (vm_size_t)PMAP_LEAF_PAGES << PAGE_SHIFT || e->shared ||
-	    e->wired_count != 0 || e->in_transition || e->protection != (VM_PROT_READ | VM_PROT_WRITE) ||
-	    e->advice == VM_ADVICE_SEQUENTIAL)
+	if (va < entry_start(e) || entry_end(e) - va < n * LEAF_SIZE || e->shared ||
+	    e->wired_count != 0 || e->in_transition || e->protection != (VM_PROT_READ | VM_PROT_WRITE))
 		return false;
 	if (!o->internal || o->written.snapshot != 0 || (o->flags & (OBJ_CUT | OBJ_FROZEN | OBJ_GIVEN)) ||
 	    c->ref_count == 0 || (c->pager != NULL && !c->pager->ops->queryable))
@@ -150,27 +163,34 @@ is_eligible(const struct faultstate *fs, const struct vm_object *c, vm_offset_t 
 	krwlock_read(&vm_rmap_lock);
 	sole = LIST_FIRST(&o->children) == c && LIST_NEXT(c, sibling) == NULL;
 	LIST_FOREACH(map, &o->mappings, link)
-		showing += map->offset < lo + PMAP_LEAF_PAGES &&
+		showing += map->offset < hi &&
 		    lo < map->offset + (uint64_t)atop(map->end - map->start);
 	krwlock_read_unlock(&vm_rmap_lock);
 	return sole && showing == 1;
 }
 
-/* Are all pages from lo on in memory, at rest, and their frames in a row? */
-static bool
-is_row(struct vm_object *o, vm_pindex_t lo, const struct vm_page *ours)
+vm_pfn_t
+vm_view_row(struct vm_object *o, vm_pindex_t lo, const struct vm_page *ours)
 {
-	struct vm_page *first = vm_page_lookup(o, lo);
-	vm_pindex_t i = lo;
+	void *page[BATCH];
+	vm_pfn_t pfn = 0;
 
-	for (vm_pindex_t n = 0; first != NULL && n < PMAP_LEAF_PAGES; n++, i++) {
-		struct vm_page *m = radix_next(&o->pages, &i);
+	for (uint32_t k = 0, n; k < PMAP_LEAF_PAGES; k += n) {
+		n = MIN(BATCH, PMAP_LEAF_PAGES - k);
+		if (radix_run(&o->pages, lo + k, n, page) != n)
+			return 0;
+		for (uint32_t i = 0; i < n; i++) {
+			const struct vm_page *m = page[i];
 
-		if (m == NULL || i != lo + n || m->pfn != first->pfn + n || m->wire_count != 0 ||
-		    (m->flags & (PG_FAKE | PG_LAUNDRY | PG_FREE | PG_VIEW)) || ((m->flags & PG_BUSY) && m != ours))
-			return false;
+			if (k + i == 0)
+				pfn = m->pfn;
+			if (m->pfn != pfn + k + i || m->wire_count != 0 ||
+			    (m->flags & (PG_FAKE | PG_LAUNDRY | PG_FREE | PG_VIEW)) ||
+			    ((m->flags & PG_BUSY) && m != ours))
+				return 0;
+		}
 	}
-	return first != NULL;
+	return pfn;
 }
 
 /* All pages of a view are viewed, or are not any more; those of `changed', or all, are written.  => locked */
@@ -178,26 +198,19 @@ static void
 mark(struct vm_view *v, bool on, const uint64_t *changed, bool all)
 {
 	struct vm_object *o = v->object;
-	struct vm_page *batch[BATCH];
-	vm_pindex_t i = first_page(v);
-	uint32_t n = 0;
+	void *page[BATCH];
 
-	for (uint32_t k = 0; k < PMAP_LEAF_PAGES; k++, i++) {
-		struct vm_page *m = radix_next(&o->pages, &i);
+	for (uint32_t k = 0, n; k < PMAP_LEAF_PAGES; k += n) {
+		n = radix_run(&o->pages, first_page(v) + k, MIN(BATCH, PMAP_LEAF_PAGES - k), page);
+		for (uint32_t i = 0; i < n; i++) {
+			struct vm_page *m = page[i];
 
-		KASSERT(m != NULL && m->pindex == first_page(v) + k && !(m->flags & PG_VIEW) == on);
-		m->flags ^= PG_VIEW;
-		if (all || (changed != NULL && is_set(changed, k))) {
-			vm_written_add(m);
-			m->flags = (uint16_t)((m->flags & ~(PG_FREE | PG_HOLE)) | PG_MODIFIED | PG_REFERENCED);
-		}
-		batch[n++] = m;
-		if (n == BATCH || k == PMAP_LEAF_PAGES - 1) {
-			if (on)
-				vm_page_dequeue_many(batch, n);
-			else
-				vm_page_activate_many(batch, n);
-			n = 0;
+			KASSERT(!(m->flags & PG_VIEW) == on);
+			m->flags = (uint16_t)((m->flags ^ PG_VIEW) | PG_REFERENCED);
+			if (all || (changed != NULL && is_set(changed, k + i))) {
+				vm_written_add(m);
+				m->flags = (uint16_t)((m->flags & ~(PG_FREE | PG_HOLE)) | PG_MODIFIED);
+			}
 		}
 	}
 }
@@ -226,47 +239,85 @@ unlink_view(struct vm_view *v)
 
 /* => o and c locked */
 static bool
-open_locked(struct faultstate *fs, const struct vm_object *c, vm_offset_t va, vm_pindex_t lo)
+open_run(struct faultstate *fs, vm_offset_t va, vm_pindex_t lo, vm_pfn_t pfn, uint32_t leaves)
 {
-	struct vm_object *o = fs->first_object;
-	struct vm_view *v;
+	struct vm_view *v[GROUP_MOST];
+	uint32_t n = 0;
+	bool opened;
 
-	if (!is_eligible(fs, c, va, lo) || !is_row(o, lo, fs->m) ||
-	    !physmem_lend(PMAP_LEAF_PAGES, physmem_budget() / LEAVE_SHARE))
+	if (!physmem_lend(leaves << PMAP_LEAF_SHIFT, physmem_budget() / LEAVE_SHARE))
 		return false;
-	v = slab_alloc(&vv.slab);
-	if (v == NULL || !pmap_view_open(fs->map->pmap, va, vm_page_lookup(o, lo)->pfn)) {
-		if (v != NULL)
-			slab_free(&vv.slab, v);
-		physmem_lend_end(PMAP_LEAF_PAGES);
+	while (n < leaves && (v[n] = slab_alloc(&vv.slab)) != NULL)
+		n++;
+	opened = n == leaves && pmap_view_open(fs->map->pmap, va, pfn, leaves);
+	if (!opened) {
+		while (n > 0)
+			slab_free(&vv.slab, v[--n]);
+		physmem_lend_end(leaves << PMAP_LEAF_SHIFT);
 		return false;
 	}
-	v->node.key = lo;
-	v->object = o;
-	v->pmap = fs->map->pmap;
-	v->va = va;
-	mark(v, true, NULL, false);
-	link_view(v);
-	/* Who comes to the next leaf's first page next is passing through, and is better served by long windows. */
-	vm_cluster_went(fs, lo + PMAP_LEAF_PAGES, PMAP_LEAF_PAGES / 8);
-	vm_count(v_views);
+	for (uint32_t i = 0; i < leaves; i++) {
+		v[i]->node.key = lo + (i << PMAP_LEAF_SHIFT);
+		v[i]->object = fs->first_object;
+		v[i]->pmap = fs->map->pmap;
+		v[i]->va = va + i * LEAF_SIZE;
+		mark(v[i], true, NULL, false);
+		link_view(v[i]);
+	}
+	vm_count_n(v_views, leaves);
+	return true;
+}
+
+/*
+ * The leaf at va, and parked ones around it that are like it, unless alone: the more of them, the more views there
+ * are already.  => o and c locked
+ */
+static bool
+open_around(struct faultstate *fs, const struct vm_object *c, vm_offset_t va, vm_pindex_t lo, bool alone)
+{
+	struct vm_object *o = fs->first_object;
+	size_t before, after, group = 1;
+	vm_pfn_t pfn, other;
+
+	if (!vm_view_is_eligible(fs, c, va, 1) || (pfn = vm_view_row(o, lo, fs->m)) == 0)
+		return false;
+	while (!alone && group < GROUP_MOST && group * GROUP_SHARE < atomic_load_explicit(&vv.n, memory_order_relaxed))
+		group *= 2;
+	pmap_view_around(fs->map->pmap, va, group, &before, &after);
+	for (size_t n = 1; n <= before; n++) {
+		other = lo >= n << PMAP_LEAF_SHIFT ? vm_view_row(o, lo - (vm_pindex_t)(n << PMAP_LEAF_SHIFT), NULL) : 0;
+		if (other == 0 || other != pfn - (n << PMAP_LEAF_SHIFT) || !vm_view_is_eligible(fs, c, va - n * LEAF_SIZE, n + 1))
+			before = n - 1;
+	}
+	for (size_t n = 1; n <= after; n++) {
+		other = vm_view_row(o, lo + (vm_pindex_t)(n << PMAP_LEAF_SHIFT), NULL);
+		if (other == 0 || other != pfn + (n << PMAP_LEAF_SHIFT) || !vm_view_is_eligible(fs, c, va, n + 1))
+			after = n - 1;
+	}
+	if (!open_run(fs, va - before * LEAF_SIZE, lo - (vm_pindex_t)(before << PMAP_LEAF_SHIFT),
+	    pfn - (vm_pfn_t)(before << PMAP_LEAF_SHIFT), (uint32_t)(1 + before + after)))
+		return false;
+	/* Who comes to the first page after it next is passing through, and wants it all. */
+	lo += (vm_pindex_t)((after + 1) << PMAP_LEAF_SHIFT);
+	vm_cluster_went(fs, lo, PMAP_LEAF_PAGES / 8);
 	return true;
 }
 
 bool
-vm_view_open(struct faultstate *fs)
+vm_view_open(struct faultstate *fs, struct vm_object *c)
 {
-	struct vm_object *o = fs->first_object, *c = vm_fault_copy_of(o, fs->first_pindex);
 	size_t in_leaf = atop(fs->va - fs->map->base) % PMAP_LEAF_PAGES;
 	vm_offset_t va = fs->va - ((vm_offset_t)in_leaf << PAGE_SHIFT);
-	bool opened;
+	bool passing = vm_cluster_follows(fs) || fs->entry->advice == VM_ADVICE_SEQUENTIAL;
 
-	if (!pmap_has_views() || c == NULL || fs->first_pindex < in_leaf || !vm_object_lock_try(c))
+	if (fs->first_pindex < in_leaf || !open_around(fs, c, va, fs->first_pindex - (vm_pindex_t)in_leaf, passing))
 		return false;
-	opened = vm_fault_copy_lacks(c, fs->first_pindex) &&
-	    open_locked(fs, c, va, fs->first_pindex - (vm_pindex_t)in_leaf);
-	vm_object_unlock(c);
-	return opened;
+	if (passing) {
+		fs->populate_va = va;
+		fs->populate_pages = PMAP_LEAF_PAGES;
+		fs->populate_fresh = true;
+	}
+	return true;
 }
 
 bool
@@ -472,6 +523,8 @@ bring_home(struct vm_view *v)
 	v->busy = false;
 	if (result == KERN_SUCCESS) {
 		pmap_view_end(v->pmap, v->va, rights_at_home(o));
+		if (count(changed) >= DENSE_PAGES)
+			pmap_dense_set(v->pmap, v->va, DENSE_TIMES);
 		mark(v, false, changed, rights_at_home(o) & PTE_W);
 		unlink_view(v);
 	}
@@ -589,17 +642,16 @@ static bool
 look(struct vm_view *v)
 {
 	uint64_t changed[PMAP_LEAF_WORDS] = { 0 };
-	uint32_t n = 0;
+	uint32_t n;
 	bool more;
 
 	pmap_view_changed(v->va, changed);
-	for (size_t i = 0; i < nitems(changed); i++)
-		n += (uint32_t)__builtin_popcountll(changed[i]);
+	n = count(changed);
 	more = n != v->nchanged;
 	v->nchanged = n;
 	if (more && n >= DENSE_PAGES && n < PMAP_LEAF_PAGES) {
 		/* Where it is refused the writers do it themselves. */
-		(void)sys_madvise((void *)v->va, (size_t)PMAP_LEAF_PAGES << PAGE_SHIFT, MADV_POPULATE_WRITE);
+		(void)sys_madvise((void *)v->va, LEAF_SIZE, MADV_POPULATE_WRITE);
 		v->nchanged = PMAP_LEAF_PAGES;
 		vm_count(v_views_dense);
 	}

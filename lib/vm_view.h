@@ -33,10 +33,20 @@ int vm_view_start(void);		/* its thread; 0 or -errno */
 void vm_view_stop(void);
 
 /*
- * The fault is about to push a page of first_object: let the kernel copy it, and all others of its leaf, instead.
- * false: nothing has changed.  => first_object locked, fs->m busy, the map locked
+ * Are n leaves of the pmap from va on of one entry that nobody else shows, and the copy c the only one that sees
+ * first_object?  => both objects and the map locked
  */
-bool vm_view_open(struct faultstate *);
+bool vm_view_is_eligible(const struct faultstate *, const struct vm_object *c, vm_offset_t va, size_t n);
+/*
+ * Are the pages from lo on, of a leaf, in memory, at rest, `ours' excepted, and their frames in a row?  The
+ * first frame, or 0.  => locked
+ */
+vm_pfn_t vm_view_row(struct vm_object *, vm_pindex_t lo, const struct vm_page *ours);
+/*
+ * The fault is about to push a page of first_object to c: let the kernel copy it, and all others of its leaf,
+ * instead.  false: nothing has changed.  => both locked, fs->m busy, the map locked
+ */
+bool vm_view_open(struct faultstate *, struct vm_object *c);
 /* May page m be read as what it was when the view began?  => locked; viewed; `below': by a copy */
 bool vm_view_may_read(const struct vm_page *, bool below);
 /* Does its mapping have these rights already?  => as before */

@@ -494,6 +494,7 @@ struct vmf_stats {
 	uint64_t v_views;		/* counter: runs of pages (2 MB) that the kernel was left to copy on writes */
 	uint64_t v_views_home;		/* counter: pages it had copied that were brought back */
 	uint64_t v_views_dense;		/* counter: runs it was told to copy whole */
+	uint64_t v_dense;		/* counter: runs that were pushed to a copy whole */
 };
 
 /* -EINVAL	stats->size is not that of a known version */
