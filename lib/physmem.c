@@ -58,6 +58,7 @@ static struct {
 	uint64_t nframes;		/* constant; frames are 1 .. nframes - 1 */
 	_Atomic uint64_t budget;	/* changed with the lock; faults read it without */
 	uint64_t nused, ndirty;		/* bits set in the bitmaps */
+	uint64_t nlent;			/* frames that must stay free */
 	uint64_t *used, *dirty;
 	uint64_t *fresh;		/* not written since the kernel had it, as far as we know: a hint */
 	size_t bitmap_bytes;		/* of each of the three */
@@ -220,7 +221,7 @@ physmem_fini(void)
 {
 	struct avl_node *n;
 
-	KASSERT(pm.nused == 0);
+	KASSERT(pm.nused == 0 && pm.nlent == 0);
 	while ((n = avl_first(&pm.free)) != NULL) {
 		avl_remove(&pm.free, n);
 		slab_free(&pm.extents, container_of(n, struct extent, node));
@@ -294,7 +295,7 @@ stray_alloc(void)
 static void
 note_low(void)
 {
-	bool low = pm.budget - MIN(pm.nused, pm.budget) < pm.low_mark;
+	bool low = pm.budget - MIN(pm.nused + pm.nlent, pm.budget) < pm.low_mark;
 
 	if (low != atomic_load_explicit(&pm.low, memory_order_relaxed))
 		atomic_store_explicit(&pm.low, low, memory_order_relaxed);
@@ -325,15 +326,17 @@ physmem_alloc(vm_pfn_t want, enum physmem_fill fill)
 
 	kmutex_lock(&pm.lock);
 	for (;;) {
+		uint64_t nused = pm.nused + (fill == PHYSMEM_LENT ? 0 : pm.nlent);
+
 		pfn = want != 0 && want < pm.nframes && !test_bit(pm.used, want) ? want : 0;
-		if (pm.nused >= pm.budget) {
+		if (nused >= pm.budget) {
 			pfn = 0;
 			break;
 		}
 		/* A dirty frame is resident already, a clean one adds to what is. */
 		if (pfn != 0 && test_bit(pm.dirty, pfn))
 			break;
-		if (pm.nused + pm.ndirty < pm.budget) {
+		if (nused + pm.ndirty < pm.budget) {
 			if (pfn == 0)
 				pfn = stray_alloc();
 			break;
@@ -516,8 +519,8 @@ physmem_recycle(uint32_t n, vm_pfn_t *base)
 	uint32_t gone;
 
 	kmutex_lock(&pm.lock);
-	run = n != 0 && pm.nused < pm.budget ? best_dirty(n, &r) : NULL;
-	n = run != NULL ? (uint32_t)MIN((uint64_t)MIN(n, r.npages), pm.budget - pm.nused) : 0;
+	run = n != 0 && pm.nused + pm.nlent < pm.budget ? best_dirty(n, &r) : NULL;
+	n = run != NULL ? (uint32_t)MIN((uint64_t)MIN(n, r.npages), pm.budget - pm.nused - pm.nlent) : 0;
 	if (n != 0) {
 		*base = r.base;
 		for (vm_pfn_t p = r.base; p < r.base + n; p++) {
@@ -592,6 +595,32 @@ physmem_flush(void)
 	if (nwork != 0)
 		event_wake(&physmem_freed);
 	return given;
+}
+
+bool
+physmem_lend(uint32_t n, uint64_t leave)
+{
+	bool ok;
+
+	kmutex_lock(&pm.lock);
+	ok = pm.nused + pm.ndirty + pm.nlent + n + leave <= pm.budget;
+	if (ok)
+		pm.nlent += n;
+	note_low();
+	kmutex_unlock(&pm.lock);
+	return ok;
+}
+
+void
+physmem_lend_end(uint32_t n)
+{
+	kmutex_lock(&pm.lock);
+	KASSERT(pm.nlent >= n);
+	pm.nlent -= n;
+	note_low();
+	kmutex_unlock(&pm.lock);
+	event_wake(&physmem_freed);
+	event_wake(&physmem_plenty);
 }
 
 bool
@@ -671,6 +700,22 @@ physmem_copy(vm_pfn_t from, vm_pfn_t to, uint32_t n)
 	}
 }
 
+int
+physmem_write(vm_pfn_t to, const void *from, uint32_t n)
+{
+	size_t size = (size_t)n << PAGE_SHIFT, done = 0;
+
+	while (done < size) {
+		int64_t got = sys_pwrite(pm.fd, (const char *)from + done, size - done,
+		    ((uint64_t)to << PAGE_SHIFT) + done);
+
+		if (got <= 0 && got != -EINTR)
+			return got < 0 ? (int)got : -EIO;
+		done += (size_t)MAX(got, 0);
+	}
+	return 0;
+}
+
 void
 physmem_counts(struct physmem_counts *c)
 {
@@ -713,8 +758,8 @@ physmem_fits(void)
 		uint32_t ticket = event_prepare(&pm.npunching);
 		bool flushing = pm.flushing;
 
-		fits = pm.nused + pm.ndirty <= pm.budget;
-		if (fits || pm.nused > pm.budget || (refused && !flushing))
+		fits = pm.nused + pm.nlent + pm.ndirty <= pm.budget;
+		if (fits || pm.nused + pm.nlent > pm.budget || (refused && !flushing))
 			break;
 		kmutex_unlock(&pm.lock);
 		if (flushing) {
@@ -735,7 +780,7 @@ physmem_free_count(void)
 	uint64_t free;
 
 	kmutex_lock(&pm.lock);
-	free = pm.nused < pm.budget ? pm.budget - pm.nused : 0;
+	free = pm.budget - MIN(pm.nused + pm.nlent, pm.budget);
 	kmutex_unlock(&pm.lock);
 	return free;
 }

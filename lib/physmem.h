@@ -37,7 +37,8 @@ struct physmem_home {
 
 enum physmem_fill {
 	PHYSMEM_ZERO,		/* must read as zeros */
-	PHYSMEM_OVERWRITE	/* the caller overwrites all of it before anyone sees it */
+	PHYSMEM_OVERWRITE,	/* the caller overwrites all of it before anyone sees it */
+	PHYSMEM_LENT		/* likewise; of those that were lent */
 };
 
 int physmem_init(uint64_t budget_pages, uint64_t max_span);	/* 0 or -errno */
@@ -60,6 +61,12 @@ void physmem_free_many(const vm_pfn_t *, uint32_t n);
  * take them back nor clear others.  Returns how many; 0: there are none worth it.
  */
 uint32_t physmem_recycle(uint32_t n, vm_pfn_t *base);
+/*
+ * Set n frames aside that nobody gets but who asks for PHYSMEM_LENT ones: the kernel is going to use as much memory
+ * in their place.  false: they would leave fewer than so many.
+ */
+bool physmem_lend(uint32_t n, uint64_t leave);
+void physmem_lend_end(uint32_t n);
 /* Give the dirty frames back to the kernel.  Returns how many. */
 uint32_t physmem_flush(void);
 /* True if it holds nothing but zeros, or the kernel no memory for it: then none is taken. => nobody can touch it. */
@@ -68,6 +75,9 @@ bool physmem_is_zero(vm_pfn_t);
 bool physmem_differ(vm_pfn_t, vm_pfn_t);	/* do they hold different bytes? */
 void physmem_zero(vm_pfn_t);
 void physmem_copy(vm_pfn_t from, vm_pfn_t to, uint32_t n);	/* n frames in a row; not overlapping */
+
+/* Copy n pages from there, which may be managed memory.  0 or -errno; then some may be copied. => no lock held */
+int physmem_write(vm_pfn_t to, const void *from, uint32_t n);
 
 struct physmem_counts {
 	uint64_t budget, used, dirty;

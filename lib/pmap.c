@@ -74,7 +74,7 @@ continues(const struct pmap *pmap, size_t i, pt_entry_t old, pt_entry_t pte, boo
 {
 	const struct pmap_leaf *l = leaf_of(pmap, i);
 
-	return l != NULL && (old & PTE_PROT) != 0 && !(old & PTE_WIRED) &&
+	return l != NULL && !l->view && (old & PTE_PROT) != 0 && !(old & PTE_WIRED) &&
 	    !bit_get(l->apart, i % PMAP_LEAF_PAGES) && !(ahead ? pte_boundary(pte, old) : pte_boundary(old, pte));
 }
 
@@ -194,6 +194,7 @@ pmap_enter(struct pmap *pmap, vm_offset_t va, uint32_t n, pt_entry_t *pte, uint3
 		/* What is forgotten between its pages cuts a run: this comes after. */
 		run = run_length(pmap, i + k, MIN(room, (size_t)(n - k)), pte + k);
 		l = leaf_make(pmap, i + k);
+		KASSERT(l == NULL || !l->view);
 		if (l == NULL) {
 			result = KERN_RESOURCE_SHORTAGE;
 			break;
@@ -215,6 +216,34 @@ pmap_enter(struct pmap *pmap, vm_offset_t va, uint32_t n, pt_entry_t *pte, uint3
 	}
 	kmutex_unlock(&pmap->lock);
 	return result;
+}
+
+bool
+pmap_enter_row(struct pmap *pmap, vm_offset_t va, vm_pfn_t pfn)
+{
+	size_t i = index_of(pmap, va), j = i + PMAP_LEAF_PAGES - 1;
+	struct pmap_leaf *l;
+	bool ok = false;
+
+	KASSERT(i % PMAP_LEAF_PAGES == 0);
+	kmutex_lock(&pmap->lock);
+	if (pmap_runs() + 4 >= pmap_budget)
+		relieve_some(pmap);
+	l = leaf_make(pmap, i);
+	if (l != NULL) {
+		uint64_t before = boundaries(pmap, i, j);
+
+		KASSERT(!l->view && l->nwired == 0);
+		ok = pmap_ops->map(va, PMAP_LEAF_PAGES, pfn, PTE_R | PTE_W) == 0;
+		if (ok) {
+			leaf_fill(pmap, i, pfn, PTE_R | PTE_W);
+			runs_add(pmap, boundaries(pmap, i, j) - before);
+		} else {
+			must_unmap(pmap, i, j);
+		}
+	}
+	kmutex_unlock(&pmap->lock);
+	return ok;
 }
 
 /*
@@ -354,6 +383,12 @@ pmap_protect(struct pmap *pmap, vm_offset_t s, vm_offset_t e, vm_prot_t prot, un
 			limit_flush(pmap, &run);
 			continue;
 		}
+		l = leaf_of(pmap, i);
+		if (l != NULL && l->view) {
+			limit_flush(pmap, &run);
+			stop = view_limit(pmap, i, end, prot);
+			continue;
+		}
 		parked = i % PMAP_LEAF_PAGES == 0 ? park(pmap, i, end, &may_park) : 0;
 		if (parked != 0) {
 			limit_flush(pmap, &run);
@@ -415,7 +450,11 @@ pmap_page_limit(struct pmap *pmap, vm_offset_t va, vm_pfn_t pfn, vm_prot_t prot)
 
 	kmutex_lock(&pmap->lock);
 	pte = pte_get(pmap, i);
-	if (PTE_PFN(pte) == pfn && (pte & PTE_PROT & ~(unsigned)prot) != 0)
+	if (PTE_PFN(pte) != pfn || (pte & PTE_PROT & ~(unsigned)prot) == 0)
+		;
+	else if (leaf_of(pmap, i)->view)
+		(void)view_limit(pmap, i, i + 1, prot);
+	else
 		limit_run(pmap, i, i, pte & PTE_PROT & prot);
 	settle(pmap);
 	kmutex_unlock(&pmap->lock);
@@ -434,6 +473,33 @@ pmap_look(struct pmap *pmap, vm_offset_t va, bool *parked)
 	*parked = l != NULL && l->parked;
 	kmutex_unlock(&pmap->lock);
 	return pte;
+}
+
+bool
+pmap_dense(struct pmap *pmap, vm_offset_t va)
+{
+	struct pmap_leaf *l;
+	bool dense;
+
+	kmutex_lock(&pmap->lock);
+	l = leaf_peek(pmap, index_of(pmap, va));
+	dense = l != NULL && l->dense != 0;
+	if (dense)
+		l->dense--;
+	kmutex_unlock(&pmap->lock);
+	return dense;
+}
+
+void
+pmap_dense_set(struct pmap *pmap, vm_offset_t va, uint8_t times)
+{
+	struct pmap_leaf *l;
+
+	kmutex_lock(&pmap->lock);
+	l = leaf_peek(pmap, index_of(pmap, va));
+	if (l != NULL)
+		l->dense = times;
+	kmutex_unlock(&pmap->lock);
 }
 
 pt_entry_t

@@ -67,6 +67,9 @@ struct pmap_leaf {
 	uint16_t napart;	/* ... kept apart */
 	bool parked;		/* it lost all rights at once, and less than half have come back */
 	bool stale;		/* many of these were not written between the last two protects */
+	bool view;		/* a private view (pmap_view.c): the ptes say what may be done to the frames; */
+	bool view_write;	/* ... it can be written */
+	uint8_t dense;		/* a hint: snapshots after which all of it is likely to be written again */
 	uint64_t write[PMAP_LEAF_WORDS];	/* a bit for each pte that nwrite counts */
 	uint64_t apart[PMAP_LEAF_WORDS];	/* a bit for each pte that napart counts */
 	pt_entry_t pte[PMAP_LEAF_PAGES];
@@ -103,11 +106,15 @@ struct pmap_ops {
 	/* Make it reserved address space. */
 	int (*unmap)(vm_offset_t va, vm_size_t size);
 	bool park;		/* large runs lose their rights by pmap_park.c */
+	bool view;		/* leaves may be mapped private (pmap_view.c) */
 };
 
+extern const struct pmap_ops pmap_view_ops;	/* the next one, and writers get private views */
 extern const struct pmap_ops pmap_park_ops;	/* the next one, and large runs are parked */
 extern const struct pmap_ops pmap_mprotect_ops;	/* mprotect what is mapped, mmap what is not */
 extern const struct pmap_ops pmap_mmap_ops;	/* mmap anew for every change */
+
+const struct pmap_ops *pmap_strategy(const char *name);	/* null: there is none of that name */
 
 /*
  * budget: kernel mappings at most, of all pmaps together; 0: find out.  strategy null: the best that this kernel
@@ -119,6 +126,7 @@ void pmap_stop(void);
 struct pmap *pmap_create(vm_offset_t base, vm_size_t size);	/* => the range is reserved; null: no memory */
 void pmap_destroy(struct pmap *);				/* => nothing is mapped any more */
 void pmap_fini(void);						/* => every pmap is destroyed */
+void pmap_forked(void);						/* in the child: let go of what it has no use for */
 
 /*
  * Enter n pages from va: pte[i] says frame, rights and wiring of page i; 0 leaves page i
@@ -147,6 +155,25 @@ pt_entry_t pmap_extract(struct pmap *, vm_offset_t va);
 /* Likewise; *parked: much of what is around it was forgotten at once, and has not come back. */
 pt_entry_t pmap_look(struct pmap *, vm_offset_t va, bool *parked);
 void pmap_change_wiring(struct pmap *, vm_offset_t va, bool wired);	/* => the pte is valid */
+
+/*
+ * Private views (pmap_view.c): of a whole leaf, whose frames, in a row from pfn on, stay as they are until
+ * it ends.  Until then nothing is entered there, nothing removed, and nothing wired.
+ */
+void pmap_view_around(struct pmap *, vm_offset_t va, size_t leaves, size_t *before, size_t *after);
+bool pmap_view_open(struct pmap *, vm_offset_t va, vm_pfn_t pfn, size_t leaves);	/* false: not possible.  => none wired */
+bool pmap_has_views(void);
+void pmap_view_close(struct pmap *, vm_offset_t va);		/* it can be read, not written */
+unsigned pmap_view_rights(struct pmap *, vm_offset_t va);	/* PTE_R, PTE_W: the program's; 0: none, or no view */
+/* Set a bit for each page that is not what its frame is.  => nobody can write */
+void pmap_view_changed(vm_offset_t va, uint64_t changed[PMAP_LEAF_WORDS]);
+void pmap_view_end(struct pmap *, vm_offset_t va, unsigned pte_prot);	/* show the frames; 0: nothing */
+
+/* The hint, of the leaf at va: once less, or so often from now on. */
+bool pmap_dense(struct pmap *, vm_offset_t va);
+void pmap_dense_set(struct pmap *, vm_offset_t va, uint8_t times);
+/* Enter all pages of a leaf to be read and written, frames in a row from pfn on.  false: nothing is entered. => none wired */
+bool pmap_enter_row(struct pmap *, vm_offset_t va, vm_pfn_t pfn);
 
 uint64_t pmap_mappings(void);			/* in use, all pmaps */
 uint64_t pmap_mappings_max(void);

@@ -139,7 +139,7 @@ pmap_forget(struct pmap *pmap, uint64_t goal)
 			continue;
 		}
 		l = leaf_of(pmap, first);
-		if (l == NULL || l->nframe == l->nwired || (n < nleaves &&
+		if (l == NULL || l->nframe == l->nwired || l->view || (n < nleaves &&
 		    boundaries(pmap, first, MIN(first + PMAP_LEAF_PAGES, pmap->size >> PAGE_SHIFT) - 1) < average))
 			continue;
 		leaf_forget(pmap, l, first);
@@ -247,7 +247,11 @@ pmap_init(const struct pmap_ops *strategy, uint32_t mappings)
 	/* An eighth stays for what the program will map itself. */
 	rest = max - max / 8 > mine + 64 ? max - max / 8 - mine : 64;
 	pmap_budget = mappings != 0 ? MIN(mappings, rest) : rest;
-	pmap_ops = strategy != NULL ? strategy : pmap_best();
+	if (strategy == NULL)
+		strategy = pmap_best();
+	if (strategy->view && !view_init())
+		strategy = &pmap_park_ops;
+	pmap_ops = strategy;
 	atomic_store(&pmap_total_runs, 0);
 	kmutex_init(&list_lock, RANK_PMAP_LIST);
 	TAILQ_INIT(&pmaps);
@@ -260,7 +264,14 @@ pmap_fini(void)
 {
 	KASSERT(TAILQ_EMPTY(&pmaps));
 	park_fini();
+	view_fini();
 	leaf_fini();
+}
+
+void
+pmap_forked(void)
+{
+	view_fini();
 }
 
 void

@@ -9,6 +9,7 @@
  *	pmap_leaf.c	ptes, and the count of the mappings that they make
  *	pmap_budget.c	keeping that count below the kernel's limit
  *	pmap_park.c	forgetting any amount of memory in microseconds
+ *	pmap_view.c	letting the kernel copy what is written
  *	pmap_mmap.c	how the kernel is told
  *
  * All of a pmap is guarded by its lock, which the callers of what follows hold.
@@ -80,6 +81,9 @@ struct pmap_leaf *leaf_of(const struct pmap *, size_t i);	/* null: nothing there
 struct pmap_leaf *leaf_make(struct pmap *, size_t i);		/* null: no memory */
 void leaf_drop(struct pmap *, size_t i);			/* => it has no frame */
 void leaf_free_all(struct pmap *);
+/* All pages of the leaf at page i get frames in a row from pfn on, equal rights, and nothing else. */
+void leaf_fill(struct pmap *, size_t i, vm_pfn_t pfn, unsigned rights);
+struct pmap_leaf *leaf_peek(const struct pmap *, size_t i);	/* likewise, as it is: if it is parked, not true */
 /* Is page i in a leaf that was parked and not looked at since?  Then the whole leaf has no rights. */
 bool leaf_is_parked(const struct pmap *, size_t i);
 
@@ -89,6 +93,8 @@ void pte_set(struct pmap *, struct pmap_leaf *, size_t i, pt_entry_t);
 void apart_set(struct pmap *, struct pmap_leaf *, size_t i, bool on);
 /* Of kernel mappings: before each of the pages [i, j], and after j. */
 uint64_t boundaries(const struct pmap *, size_t i, size_t j);
+/* The same where [i, j] ends, for changes to all of it alike: two of each of its ends, less what is in the middle. */
+uint64_t ends(const struct pmap *, size_t i, size_t j);
 void changed(struct pmap *, size_t i, size_t j, uint64_t before);
 
 /*
@@ -121,5 +127,14 @@ void park_fini(void);				/* => all that was parked is gone */
 size_t park(struct pmap *, size_t i, size_t end, bool *may);
 /* Let go of tables that were parked, the oldest first.  => false: there are none */
 bool park_reap(void);
+
+/*
+ * pmap_view.c
+ */
+
+bool view_init(void);				/* does the kernel tell what was written? */
+void view_fini(void);
+/* Views from page i's on, before page end, that are alike keep at most prot.  => the page after the last */
+size_t view_limit(struct pmap *, size_t i, size_t end, unsigned prot);
 
 #endif

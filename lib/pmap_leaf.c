@@ -16,6 +16,8 @@
 #include "kern/slab.h"
 #include "pmap_impl.h"
 
+#define ALL_PAGES	(PMAP_LEAF_PAGES < 64 ? ((uint64_t)1 << (PMAP_LEAF_PAGES % 64)) - 1 : ~(uint64_t)0)
+
 static struct slab dir_slab, leaf_slab;
 
 void
@@ -71,6 +73,14 @@ wake(struct pmap_dir *d, size_t slot)
 }
 
 struct pmap_leaf *
+leaf_peek(const struct pmap *pmap, size_t i)
+{
+	struct pmap_dir *d = dir_of(pmap, i);
+
+	return d != NULL ? d->leaf[slot_of(i)] : NULL;
+}
+
+struct pmap_leaf *
 leaf_of(const struct pmap *pmap, size_t i)
 {
 	struct pmap_dir *d = dir_of(pmap, i);
@@ -112,6 +122,29 @@ leaf_drop(struct pmap *pmap, size_t i)
 		slab_free(&dir_slab, *d);
 		*d = NULL;
 	}
+}
+
+void
+leaf_fill(struct pmap *pmap, size_t i, vm_pfn_t pfn, unsigned rights)
+{
+	struct pmap_dir *d = dir_of(pmap, i);
+	struct pmap_leaf *l = d->leaf[slot_of(i)];
+	bool write = rights & PTE_W;
+
+	for (size_t k = 0; k < PMAP_LEAF_PAGES; k++)
+		l->pte[k] = PTE_MAKE(pfn + (vm_pfn_t)k, rights);
+	pmap->napart -= l->napart;
+	l->nframe = PMAP_LEAF_PAGES;
+	l->nvalid = rights != 0 ? PMAP_LEAF_PAGES : 0;
+	l->nwrite = write ? PMAP_LEAF_PAGES : 0;
+	l->nexec = (rights & PTE_X) ? PMAP_LEAF_PAGES : 0;
+	l->nwired = l->napart = 0;
+	l->parked = l->stale = false;
+	for (size_t k = 0; k < PMAP_LEAF_WORDS; k++)
+		l->write[k] = write ? ALL_PAGES : 0;
+	memset(l->apart, 0, sizeof(l->apart));
+	bit_set(d->parked, slot_of(i), false);
+	d->row[slot_of(i)] = rights == (PTE_R | PTE_W) ? pfn : 0;
 }
 
 void
@@ -170,23 +203,26 @@ pte_set(struct pmap *pmap, struct pmap_leaf *l, size_t i, pt_entry_t new)
  * Mappings
  */
 
-/* What the kernel knows of a page: its pte, and whether it is kept apart. */
-typedef uint64_t view_t;
-#define VIEW_APART	((view_t)1 << 63)
+/* What the kernel knows of a page: its pte, whether it is kept apart, and whose private view it is. */
+typedef uint64_t known_t;
+#define KNOWN_APART	((known_t)1 << 63)
+#define KNOWN_VIEW_SHIFT 33		/* its leaf's number: views are counted one by one */
+#define KNOWN_VIEW	((((known_t)1 << 62) - 1) & ~(((known_t)1 << 32) - 1))
 
-static inline view_t
-view(const struct pmap_leaf *l, size_t i)
+static inline known_t
+known(const struct pmap_leaf *l, size_t i)
 {
-	return l->pte[i % PMAP_LEAF_PAGES] | (bit_get(l->apart, i % PMAP_LEAF_PAGES) ? VIEW_APART : 0);
+	return l->pte[i % PMAP_LEAF_PAGES] | (bit_get(l->apart, i % PMAP_LEAF_PAGES) ? KNOWN_APART : 0) |
+	    (l->view ? (known_t)((i >> PMAP_LEAF_SHIFT) + 1) << KNOWN_VIEW_SHIFT : 0);
 }
 
 /* Is there a boundary of kernel mappings between two neighbours? */
 static inline bool
-boundary(view_t a, view_t b)
+boundary(known_t a, known_t b)
 {
 	if (PTE_PFN(a) == 0 || PTE_PFN(b) == 0)
 		return PTE_PFN(a) != PTE_PFN(b);
-	return PTE_PFN(b) != PTE_PFN(a) + 1 || ((a ^ b) & (PTE_PROT | VIEW_APART)) != 0;
+	return PTE_PFN(b) != PTE_PFN(a) + 1 || ((a ^ b) & (PTE_PROT | KNOWN_APART | KNOWN_VIEW)) != 0;
 }
 
 /* Boundaries before each of the pages [i, j], and after j. */
@@ -196,15 +232,15 @@ boundaries(const struct pmap *pmap, size_t i, size_t j)
 	size_t last = (pmap->size >> PAGE_SHIFT) - 1;
 	const struct pmap_leaf *before;
 	uint64_t n = 0;
-	view_t prev;
+	known_t prev;
 
 	if (i == 0)
 		i = 1;
 	before = leaf_of(pmap, i - 1);
-	prev = before != NULL ? view(before, i - 1) : 0;
+	prev = before != NULL ? known(before, i - 1) : 0;
 	for (size_t k = i; k <= MIN(j + 1, last); k++) {
 		const struct pmap_leaf *l = leaf_of(pmap, k);
-		view_t now;
+		known_t now;
 
 		if (l == NULL) {
 			n += boundary(prev, 0);
@@ -212,11 +248,17 @@ boundaries(const struct pmap *pmap, size_t i, size_t j)
 			k |= PMAP_LEAF_PAGES - 1;	/* the rest of it is 0 as well */
 			continue;
 		}
-		now = view(l, k);
+		now = known(l, k);
 		n += boundary(prev, now);
 		prev = now;
 	}
 	return n;
+}
+
+uint64_t
+ends(const struct pmap *pmap, size_t i, size_t j)
+{
+	return boundaries(pmap, i, i) + boundaries(pmap, j, j);
 }
 
 bool

@@ -1,17 +1,19 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 
 /*
- * Three strategies for telling the kernel.
+ * Four strategies for telling the kernel.
  *
  * "mprotect" maps frames once and then changes their protection: a page-table
  * walk and, where the run is cut, a split of the mapping.  "mmap" maps anew for every
  * change: dearer, but it leans on nothing but MAP_FIXED; it keeps the others
- * honest in the tests.  "park" is "mprotect", with large runs parked (pmap_park.c).
+ * honest in the tests.  "park" is "mprotect", with large runs parked (pmap_park.c), and "view" is
+ * "park", with private views for writers (pmap_view.c).
  *
  * Mappings of frames stay out of core dumps: the kernel would read every hole
  * of the memfd, and make a page of each.
  */
 
+#include <string.h>
 #include <sys/mman.h>
 
 #include "kern/assert.h"
@@ -73,6 +75,17 @@ mmap_unmap(vm_offset_t va, vm_size_t size)
 	return sys_is_err(p) ? sys_err(p) : 0;
 }
 
+const struct pmap_ops pmap_view_ops = {
+	.name = "view",
+	.map = mmap_map,
+	.protect = mprotect_protect,
+	.spans = true,
+	.keep_apart = madvise_keep_apart,
+	.unmap = mmap_unmap,
+	.park = true,
+	.view = true,
+};
+
 const struct pmap_ops pmap_park_ops = {
 	.name = "park",
 	.map = mmap_map,
@@ -98,3 +111,16 @@ const struct pmap_ops pmap_mmap_ops = {
 	.protect = mmap_map,
 	.unmap = mmap_unmap,
 };
+
+const struct pmap_ops *
+pmap_strategy(const char *name)
+{
+	static const struct pmap_ops *const all[] = {
+		&pmap_view_ops, &pmap_park_ops, &pmap_mprotect_ops, &pmap_mmap_ops,
+	};
+
+	for (size_t i = 0; i < nitems(all); i++)
+		if (strcmp(all[i]->name, name) == 0)
+			return all[i];
+	return NULL;
+}

@@ -163,14 +163,6 @@ move_away(vm_offset_t va, vm_size_t size)
 	return 0;
 }
 
-/* Boundaries of kernel mappings where a run of pages [i, j] ends. */
-static uint64_t
-ends(const struct pmap *pmap, size_t i, size_t j)
-{
-	/* A page's two, less the one between it and its neighbour in the run, which are alike. */
-	return boundaries(pmap, i, i) + boundaries(pmap, j, j);
-}
-
 size_t
 park(struct pmap *pmap, size_t i, size_t end, bool *may)
 {
@@ -300,5 +292,5 @@ pmap_stop(void)
 const struct pmap_ops *
 pmap_best(void)
 {
-	return park_works() ? &pmap_park_ops : &pmap_mprotect_ops;
+	return park_works() ? &pmap_view_ops : &pmap_mprotect_ops;
 }

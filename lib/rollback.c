@@ -44,6 +44,7 @@
 #include "task.h"
 #include "vm_fault.h"
 #include "vm_meter.h"
+#include "vm_view.h"
 #include "vm_written.h"
 
 #define PARTS_FEW	8
@@ -469,7 +470,13 @@ rollback(struct snapshot *s, struct map_set *set, struct rollback *rb)
 
 	if (error != 0)
 		return error;
-	error = begin(s, set, rb);
+	for (size_t i = 0; i < s->nranges && error == 0; i++) {
+		vm_offset_t at = (vm_offset_t)s->range[i].addr;
+
+		error = errno_of(vm_view_settle(maps_of(set, s->range[i].addr), at, at + s->range[i].size));
+	}
+	if (error == 0)
+		error = begin(s, set, rb);
 	if (error != 0) {
 		maps_simplify(set, s->range, s->nranges);
 		maps_unlock(set);

@@ -30,6 +30,7 @@
 #include "vm_fault.h"
 #include "vm_meter.h"
 #include "vm_pager.h"
+#include "vm_view.h"
 
 static _Atomic uint64_t serials;
 
@@ -555,6 +556,8 @@ pieces_now(const struct vmf_range *r, struct piece_list *list)
 	krwlock_read(&map->lock);
 	if (!vm_map_is_mapped(map, s, end))
 		error = -EFAULT;
+	else
+		error = errno_of(vm_view_settle(map, s, end));
 	for (e = vm_map_entry_ge(map, s); error == 0 && e != NULL && entry_start(e) < end;
 	    e = vm_map_entry_next(e)) {
 		vm_offset_t from = MAX(s, entry_start(e)), to = MIN(end, entry_end(e));

@@ -35,6 +35,7 @@
 #include "vm_page.h"
 #include "vm_pageout.h"
 #include "vm_pager.h"
+#include "vm_view.h"
 #include "vm_written.h"
 
 /* What has been seen so far: frames, and how often ptes wire each page. */
@@ -281,8 +282,11 @@ audit_line(struct vm_map *map, vm_offset_t s, vm_offset_t end, const char *perms
 		return;
 	}
 	for (; va < end; va += PAGE_SIZE, off += PAGE_SIZE) {
+		unsigned ours;
+
 		pte = pmap_extract(map->pmap, va);
-		if (PTE_PFN(pte) != off >> PAGE_SHIFT || (pte & PTE_PROT) != rights)
+		ours = perms[3] == 's' ? pte & PTE_PROT : pmap_view_rights(map->pmap, va);
+		if (PTE_PFN(pte) != off >> PAGE_SHIFT || ours != rights)
 			kpanic("audit: %p is frame %u rights %u, the kernel says %u, %u", (void *)va,
 			    PTE_PFN(pte), pte & PTE_PROT, (unsigned)(off >> PAGE_SHIFT), rights);
 	}
@@ -323,6 +327,7 @@ vm_audit(void)
 
 	trap_enter(&old);
 	vm_pageout_hold();
+	vm_view_hold();
 	while (vm_pager_transfers() != 0)
 		sys_yield();
 	seen.nobjects = seen.npfns = 0;
@@ -339,6 +344,7 @@ vm_audit(void)
 			kpanic("audit: frame %u belongs to two pages", seen.pfn[i]);
 	audit_kernel();
 	compress_audit();
+	vm_view_go_on();
 	vm_pageout_go_on();
 	trap_leave(&old);
 }

@@ -395,7 +395,7 @@ may_join(struct vm_object *o, vm_pindex_t i)
 {
 	struct vm_page *m = vm_page_lookup(o, i);
 
-	return m != NULL && (m->flags & (PG_BUSY | PG_MODIFIED | PG_REFERENCED)) == PG_MODIFIED &&
+	return m != NULL && (m->flags & (PG_BUSY | PG_VIEW | PG_MODIFIED | PG_REFERENCED)) == PG_MODIFIED &&
 	    m->queue == PQ_INACTIVE ? m : NULL;
 }
 

@@ -29,6 +29,7 @@
 #include "vm_map.h"
 #include "vm_meter.h"
 #include "vm_pager.h"
+#include "vm_view.h"
 #include "vm_written.h"
 
 #ifndef MADV_POPULATE_READ
@@ -43,12 +44,29 @@
 #define COARSE_SHARE	16u	/* of what may be taken: so much is left when pages are made coarser */
 #define BUDGET_SHARE	32u	/* of all frames: a longer window's end would go before it is used */
 
+bool
+vm_cluster_follows(const struct faultstate *fs)
+{
+	const struct vm_map_entry *e = fs->entry;
+	vm_pindex_t next = atomic_load_explicit(&e->fault_next, memory_order_relaxed);
+	uint32_t last = atomic_load_explicit(&e->fault_window, memory_order_relaxed);
+
+	/* In the last window or just after it: of that, perhaps not all could be entered. */
+	return last != 0 && next - fs->first_pindex < last;
+}
+
+void
+vm_cluster_went(struct faultstate *fs, vm_pindex_t to, uint32_t npages)
+{
+	atomic_store_explicit(&fs->entry->fault_next, to, memory_order_relaxed);
+	atomic_store_explicit(&fs->entry->fault_window, npages, memory_order_relaxed);
+}
+
 /* Pages that the next cluster at first_pindex may make, itself included. */
 static uint32_t
 window(const struct faultstate *fs, uint32_t max)
 {
 	struct vm_map_entry *e = fs->entry;
-	vm_pindex_t next = atomic_load_explicit(&e->fault_next, memory_order_relaxed);
 	uint32_t last = atomic_load_explicit(&e->fault_window, memory_order_relaxed);
 
 	KASSERT(fs->lookup_valid);
@@ -59,8 +77,7 @@ window(const struct faultstate *fs, uint32_t max)
 		return max;
 	if (fs->ahead > 1)
 		return MIN(fs->ahead, max);
-	/* In the last window or just after it: of that, perhaps not all could be entered. */
-	return last != 0 && next - fs->first_pindex < last ? MIN(last * GROWTH, max) : 1;
+	return vm_cluster_follows(fs) ? MIN(last * GROWTH, max) : 1;
 }
 
 /* No more than a share of the frames that are left. */
@@ -94,8 +111,7 @@ vm_cluster_start(struct faultstate *fs, struct vm_cluster *cl, pt_entry_t pte, b
 		around = VM_CLUSTER_MAX;
 	ahead = MIN(ahead, fs->first_object->size - p);
 	n = MIN(n, ahead);
-	atomic_store_explicit(&e->fault_next, p + n, memory_order_relaxed);
-	atomic_store_explicit(&e->fault_window, n, memory_order_relaxed);
+	vm_cluster_went(fs, p + n, n);
 	vm_readahead_plan(fs, n);
 
 	cl->make_lo = p + 1;
@@ -214,7 +230,8 @@ neighbour(struct faultstate *fs, struct vm_cluster *cl, vm_pindex_t q, struct vm
 		at += o->shadow_offset;
 	}
 	if (m != NULL) {
-		if ((m->flags & PG_BUSY) || (o == fs->object && at >= fs->limit))
+		if ((m->flags & PG_BUSY) || (o == fs->object && at >= fs->limit) ||
+		    ((m->flags & PG_VIEW) && !vm_view_may_read(m, o != fs->first_object)))
 			return 0;
 		vm_page_asked_for(m);
 		m->flags |= PG_REFERENCED;
@@ -230,7 +247,7 @@ neighbour(struct faultstate *fs, struct vm_cluster *cl, vm_pindex_t q, struct vm
 		return new_page(fs, cl, q, NULL);
 	if (fs->copied && below != NULL && q + o->shadow_offset < below->size) {
 		m = vm_page_lookup(below, q + o->shadow_offset);
-		if (m != NULL && !(m->flags & PG_BUSY))
+		if (m != NULL && !(m->flags & PG_BUSY) && (!(m->flags & PG_VIEW) || vm_view_may_read(m, true)))
 			return new_page(fs, cl, q, m);
 	}
 	return 0;

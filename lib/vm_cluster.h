@@ -25,6 +25,11 @@ struct vm_cluster {
 	pt_entry_t pte[VM_CLUSTER_MAX];
 };
 
+/* Does the fault go on where the last one of its entry ended?  => map locked */
+bool vm_cluster_follows(const struct faultstate *);
+/* The last npages up to page `to' have been seen to.  => likewise */
+void vm_cluster_went(struct faultstate *, vm_pindex_t to, uint32_t npages);
+
 /*
  * Choose the window around the fault; the page itself will get `pte'.  parked: the pmap has forgotten all around
  * it.  => map and chain locked

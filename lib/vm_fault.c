@@ -47,6 +47,7 @@
 #include "machdep.h"
 #include "pmap.h"
 #include "vm_cluster.h"
+#include "vm_dense.h"
 #include "vm_fault.h"
 #include "vm_fault_state.h"
 #include "vm_file.h"
@@ -55,6 +56,7 @@
 #include "vm_pageout.h"
 #include "vm_pager.h"
 #include "vm_trace.h"
+#include "vm_view.h"
 #include "vm_written.h"
 
 vm_trace_fn *_Atomic vm_trace;
@@ -321,6 +323,60 @@ fault_check_limit(struct faultstate *fs)
 }
 
 /*
+ * The page is in a private view.  Its mapping has what it needs; copies read the frame; for everybody else it
+ * is brought home first.
+ * => object locked; so at return, if SUCCESS.  Else everything is given back.
+ */
+static enum kern_return
+fault_viewed(struct faultstate *fs)
+{
+	struct vm_object *object = fs->object;
+	const struct vm_page *m = fs->m;
+	vm_pindex_t pindex = fs->pindex;
+	enum kern_return result = KERN_DONE;
+
+	fs->m = NULL;
+	if (!(fs->flags & VM_FAULT_WIRE) && vm_view_may_read(m, object != fs->first_object)) {
+		fs->m = vm_page_lookup(object, pindex);
+		return KERN_SUCCESS;
+	}
+	if (!(fs->flags & VM_FAULT_WIRE) && object == fs->first_object && fs->map != NULL && fs->io_buf == NULL &&
+	    vm_view_serves(m, fs->want)) {
+		unlock_and_deallocate(fs);
+		return result;
+	}
+	object->ref_count++;
+	unlock_and_deallocate(fs);
+	PROBE("vm_fault: before bringing home");
+	result = vm_view_home(object, pindex, pindex + 1);
+	vm_object_deallocate(object);
+	return result == KERN_SUCCESS ? KERN_RETRY : result;
+}
+
+/*
+ * The page has to be pushed to a copy.  Can all of its leaf be: at once, or by the kernel, a page
+ * at a time?  => as fault_push()
+ */
+static enum kern_return
+fault_leaf(struct faultstate *fs)
+{
+	struct vm_object *c = vm_fault_copy_of(fs->first_object, fs->first_pindex);
+	bool done;
+
+	if (c == NULL || fs->map == NULL || !fs->lookup_valid || fs->io_buf != NULL || fs->wired || fs->ahead > 1 ||
+	    (fs->flags & (VM_FAULT_WIRE | VM_FAULT_FORCE | VM_FAULT_THAW)) || !pmap_has_views() ||
+	    !vm_object_lock_try(c))
+		return KERN_SUCCESS;
+	done = vm_fault_copy_lacks(c, fs->first_pindex) && (vm_dense_push(fs, c) || vm_view_open(fs, c));
+	vm_object_unlock(c);
+	if (!done)
+		return KERN_SUCCESS;
+	release_page(&fs->m);
+	unlock_and_deallocate(fs);
+	return KERN_DONE;
+}
+
+/*
  * Down the chain until the page is found.
  * => SUCCESS: fs->m is busy, in fs->object, which is locked; first_m is our placeholder unless that is
  *    first_object.  Else everything is given back.
@@ -343,6 +399,11 @@ fault_walk(struct faultstate *fs)
 				return wait_busy(fs, m, NULL);
 			}
 			KASSERT(!(m->flags & PG_FAKE));
+			if (m->flags & PG_VIEW) {
+				result = fault_viewed(fs);
+				if (result != KERN_SUCCESS)
+					return result;
+			}
 			m->flags |= PG_BUSY;
 			vm_page_asked_for(m);
 			vm_count(v_soft);
@@ -461,16 +522,15 @@ vm_fault_copy_of(const struct vm_object *object, vm_pindex_t pindex)
 }
 
 bool
-vm_fault_push_page(struct vm_object *c, struct vm_page *m)
+vm_fault_push_to(struct vm_object *c, vm_pindex_t at, struct vm_page *m, enum physmem_fill fill)
 {
-	vm_pindex_t at = m->pindex - c->shadow_offset;
 	struct vm_page *copy_m = vm_page_lookup(c, at);
 
 	if (copy_m == NULL)
 		copy_m = vm_page_alloc_fake(c, at);
 	if (copy_m == NULL)
 		return false;
-	if (!vm_page_give_frame(copy_m, PHYSMEM_OVERWRITE)) {
+	if (!vm_page_give_frame(copy_m, fill)) {
 		vm_page_free(copy_m);
 		return false;
 	}
@@ -482,6 +542,12 @@ vm_fault_push_page(struct vm_object *c, struct vm_page *m)
 	vm_page_wakeup(copy_m);
 	vm_count(v_pushes);
 	return true;
+}
+
+bool
+vm_fault_push_page(struct vm_object *c, struct vm_page *m)
+{
+	return vm_fault_push_to(c, m->pindex - c->shadow_offset, m, PHYSMEM_OVERWRITE);
 }
 
 /*
@@ -790,6 +856,8 @@ fault(struct faultstate *fs)
 		if (result == KERN_SUCCESS)
 			result = fault_cow(fs);
 		if (result == KERN_SUCCESS && (fs->fault_type & VM_PROT_WRITE))
+			result = fault_leaf(fs);
+		if (result == KERN_SUCCESS && (fs->fault_type & VM_PROT_WRITE))
 			result = fault_push(fs);
 		if (result == KERN_SUCCESS)
 			result = fault_relookup(fs);
@@ -801,7 +869,7 @@ fault(struct faultstate *fs)
 		vm_cluster_populate(fs);
 		vm_readahead_run(&fs->readahead);
 		if (result != KERN_RETRY)
-			return result;
+			return result == KERN_DONE ? KERN_SUCCESS : result;
 		vm_count(v_restarts);
 	}
 }

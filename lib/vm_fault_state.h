@@ -73,6 +73,8 @@ struct faultstate {
  * => both locked; m is busy or nobody can write it.  false: no frame; nothing changed.
  */
 bool vm_fault_push_page(struct vm_object *c, struct vm_page *m);
+/* Likewise, as page `at' of c. */
+bool vm_fault_push_to(struct vm_object *c, vm_pindex_t at, struct vm_page *m, enum physmem_fill);
 struct vm_object *vm_fault_copy_of(const struct vm_object *, vm_pindex_t);
 bool vm_fault_copy_lacks(struct vm_object *c, vm_pindex_t);
 

@@ -39,6 +39,7 @@
 #include "vm_object.h"
 #include "vm_page.h"
 #include "vm_pageout.h"
+#include "vm_view.h"
 #include "vm_pager.h"
 #include "vmfault.h"
 #include "vnode.h"
@@ -80,6 +81,7 @@ forked(void)
 	window_forked();
 	io_forked();
 	swap_forked();
+	pmap_forked();
 	(void)sys_close(physmem_fd());
 }
 
@@ -98,6 +100,7 @@ stop_modules(void)
 	snapshot_fini();
 	vm_map_fini();
 	vm_fault_fini();
+	vm_view_fini();
 	vm_object_fini();
 	vm_pager_fini();
 	vm_page_fini();
@@ -193,9 +196,16 @@ start_threads(uint64_t pages)
 		return error;
 	error = vm_homecoming_start();
 	if (error == 0) {
-		error = vm_pageout_start(pages);
+		error = vm_view_start();
 		if (error != 0)
 			vm_homecoming_stop();
+	}
+	if (error == 0) {
+		error = vm_pageout_start(pages);
+		if (error != 0) {
+			vm_view_stop();
+			vm_homecoming_stop();
+		}
 	}
 	if (error != 0)
 		pmap_stop();
@@ -206,6 +216,7 @@ static void
 stop_threads(void)
 {
 	vm_pageout_stop();
+	vm_view_stop();
 	vm_homecoming_stop();
 	pmap_stop();
 }
@@ -233,6 +244,7 @@ start(const struct vmf_config *config)
 	vm_page_init();
 	vm_pager_init();
 	vm_object_init();
+	vm_view_init();
 	vm_fault_init();
 	vm_map_init();
 	task_init();

@@ -19,6 +19,7 @@
 #include "pmap.h"
 #include "vm_fault.h"
 #include "vm_map.h"
+#include "vm_view.h"
 
 #define ALIGN_2M	((vm_size_t)1 << 21)
 #define ALIGN_1G	((vm_size_t)1 << 30)
@@ -170,8 +171,13 @@ vm_map_lock_range(struct vm_map *map, vm_offset_t s, vm_offset_t end, bool whole
 				ticket = event_prepare(map);
 				break;
 			}
-		if (e == NULL || entry_start(e) >= end)
-			return KERN_SUCCESS;
+		if (e == NULL || entry_start(e) >= end) {
+			enum kern_return result = whole ? vm_view_settle(map, s, end) : KERN_SUCCESS;
+
+			if (result != KERN_SUCCESS)
+				krwlock_write_unlock(&map->lock);
+			return result;
+		}
 		krwlock_write_unlock(&map->lock);
 		(void)event_wait(map, ticket, EVENT_FOREVER);
 	}
@@ -509,6 +515,9 @@ vm_map_clear(struct vm_map *map)
 
 	(void)vm_map_lock_range(map, map->base, map->end, false);
 	map->dead = true;
+	/* Whoever has a copy of it counts on what is in its views. */
+	while (vm_view_drop(map, map->base, map->end) != KERN_SUCCESS)
+		sys_yield();
 	vm_fault_release_holds(map);
 	vm_map_delete(map, map->base, map->end, &reaper);
 	krwlock_write_unlock(&map->lock);

@@ -15,6 +15,7 @@
 #include "pmap.h"
 #include "vm_fault.h"
 #include "vm_map.h"
+#include "vm_view.h"
 
 #define FOREACH_ENTRY(e, map, s, end) \
 	for ((e) = vm_map_entry_ge((map), (s)); (e) != NULL && entry_start(e) < (end); \
@@ -36,7 +37,7 @@ vm_map_unmap(struct vm_map *map, vm_offset_t s, vm_offset_t e)
 	(void)vm_map_lock_range(map, s, e, false);
 	if (vm_map_is_held(map, s, e))
 		result = KERN_BUSY;
-	else if (!vm_map_clip(map, s, e))
+	else if (vm_view_drop(map, s, e) != KERN_SUCCESS || !vm_map_clip(map, s, e))
 		result = KERN_RESOURCE_SHORTAGE;
 	if (result != KERN_SUCCESS) {
 		unlock(map, s, e);
@@ -323,11 +324,16 @@ lock_both(struct vm_map *dst, vm_offset_t d, struct vm_map *src, vm_offset_t s, 
 		FOREACH_ENTRY(e, b, bt, bt + size)
 			if (e->in_transition)
 				break;
-		if (e == NULL || entry_start(e) >= bt + size)
-			return KERN_SUCCESS;
+		if (e == NULL || entry_start(e) >= bt + size) {
+			result = vm_view_settle(b, bt, bt + size);
+			if (result == KERN_SUCCESS)
+				return result;
+		}
 		if (a != b)
 			krwlock_write_unlock(&b->lock);
 		krwlock_write_unlock(&a->lock);
+		if (result != KERN_SUCCESS)
+			return result;
 		(void)event_wait(b, ticket, EVENT_FOREVER);
 	}
 }
@@ -449,6 +455,7 @@ vm_map_fork(struct vm_map *parent)
 		return NULL;
 	vm_cut_begin(&cut);
 	(void)vm_map_lock_range(parent, parent->base, parent->end, false);
+	result = vm_view_settle(parent, parent->base, parent->end);
 	krwlock_write(&child->lock);
 	for (e = vm_map_entry_ge(parent, parent->base); e != NULL && result == KERN_SUCCESS;
 	    e = vm_map_entry_next(e))

@@ -27,6 +27,7 @@
 #include "vm_meter.h"
 #include "vm_object.h"
 #include "vm_pager.h"
+#include "vm_view.h"
 
 #define CACHE_MAX	100	/* unreferenced external objects that are kept */
 #define COLLECT_LEAST	8	/* times that wired pages are looked at until they hold still ... */
@@ -194,6 +195,7 @@ terminate(struct vm_object *o)
 
 	pip_wait(o);
 	KASSERT(LIST_EMPTY(&o->children) && LIST_EMPTY(&o->mappings) && o->copy == NULL);
+	KASSERT(avl_first(&o->views) == NULL);
 	shadow = o->shadow;
 	if (shadow != NULL) {
 		vm_object_lock(shadow);
@@ -656,7 +658,7 @@ vm_object_copy(struct vm_object *o, vm_pindex_t lo, vm_pindex_t hi, struct vm_cu
 	 * A copy that was merged with a shadow above it lives on as that shadow, which somebody writes to:
 	 * it gets what is pushed, but it is no snapshot of anything.
 	 */
-	if (old != NULL && !old->owned && old->shadow_offset <= lo && old->shadow_offset + old->size >= hi &&
+	if (old != NULL && !old->owned && !vm_view_is_open(o, lo, hi) && old->shadow_offset <= lo && old->shadow_offset + old->size >= hi &&
 	    ((old->pages.count == 0 && old->pager == NULL) || (cut != NULL && o->cut_listed))) {
 		/* Nothing was written since the last copy, or that was of this very instant: it serves. */
 		old->ref_count++;
@@ -675,6 +677,7 @@ vm_object_copy(struct vm_object *o, vm_pindex_t lo, vm_pindex_t hi, struct vm_cu
 		if (copy_wired_prepare(o, c)) {
 			wired = c->pages.count != 0;
 			link_copy(c, o, old);
+			vm_view_cut(o, lo, hi, old);
 			vm_object_protect(o, lo, hi, VM_PROT_READ | VM_PROT_EXECUTE, PMAP_KEEP_WIRED);
 		} else {
 			unused = c;

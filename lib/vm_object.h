@@ -30,6 +30,7 @@
  * only tried while its backing object is held.
  */
 
+#include "kern/avl.h"
 #include <sys/queue.h>
 
 #include "kern/lock.h"
@@ -102,6 +103,7 @@ struct vm_object {
 	vm_pindex_t bypass_hint;	/* O: a page that stood in the way of the last bypass */
 
 	struct vm_written written;	/* O */
+	struct avl views;		/* O: private views of ours (vm_view.h), by their first page */
 
 	struct vm_object *cut_next;	/* owned by the cut under way */
 	bool cut_listed;		/* ditto: it is in the cut's list */

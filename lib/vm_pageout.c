@@ -41,6 +41,7 @@
 #include "vm_page.h"
 #include "vm_pageout.h"
 #include "vm_pager.h"
+#include "vm_view.h"
 #include "vm_pdpolicy.h"
 
 #define NWASHES			32	/* transfers in flight */
@@ -137,7 +138,7 @@ judge(struct vm_page *m, bool desperate)
 
 	vm_count(v_scan);
 	KASSERT(m->wire_count == 0);
-	if ((m->flags & PG_BUSY) || (o->flags & OBJ_DEAD))
+	if ((m->flags & (PG_BUSY | PG_VIEW)) || (o->flags & OBJ_DEAD))
 		return HOPE;
 	/* A cut or a rollback wants what is there: not without need. */
 	if ((o->flags & (OBJ_CUT | OBJ_FROZEN)) && !desperate)
@@ -243,7 +244,7 @@ watch_run(struct vm_page *m)
 		vm_page_policy->watch(m);
 		m = vm_page_policy->next_to_watch();
 		/* Whose object it is cannot change if it is ours. */
-		more = m != NULL && m->object == o && m->pindex == hi && !(m->flags & PG_BUSY);
+		more = m != NULL && m->object == o && m->pindex == hi && !(m->flags & (PG_BUSY | PG_VIEW));
 		kmutex_unlock(&vm_page_queue_lock);
 	} while (more && hi - lo < WATCH_RUN);
 	vm_object_unmap(o, lo, hi);
@@ -266,7 +267,7 @@ watch_some(struct pass *p)
 			continue;
 		}
 		o = m->object;
-		if (m->flags & PG_BUSY) {
+		if (m->flags & (PG_BUSY | PG_VIEW)) {
 			p->hopeful = true;
 			tell(vm_page_policy->skip, m);
 		} else {
@@ -390,6 +391,11 @@ work(void)
 		struct pass p = { .hard = hard };
 
 		hold_here();
+		if (vm_view_reclaim()) {
+			atomic_fetch_add(&pd.fruitful, 1);
+			futile = 0;
+			continue;
+		}
 		p.desperate = futile == FUTILE_PASSES - 1 && physmem_free_count() == 0;
 		if (!enough())
 			run_pass(&p);

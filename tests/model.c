@@ -35,7 +35,7 @@ size_t max_pages = 24, live;
 static uint64_t rng;
 static size_t live_max = 16384;
 static unsigned full_every = 500, audit_every = 1;
-static bool verbose, swapping, pageout;
+static bool verbose, swapping, viewing, pageout;
 
 void
 fail(const char *fmt, ...)
@@ -409,6 +409,8 @@ finish(void)
 	expect(vmf_statistics(&stats), 0);
 	if (swapping && stats.v_swpin == 0)
 		fail("nothing was ever paged in");
+	if (viewing && (stats.v_views == 0 || stats.v_views_home == 0))
+		fail("nothing that was viewed ever came home");
 	if (live != 0 || stats.swap_used != 0 || stats.entries != 0 || stats.objects != 0 || stats.snapshots != 0 ||
 	    stats.v_free_count != stats.v_page_count)
 		fail("left at the end: %zu pages of the model; %" PRIu64 " entries, %" PRIu64
@@ -421,7 +423,7 @@ static void __attribute__((__noreturn__))
 usage(int code)
 {
 	printf("usage: model [--ops n] [--seed n] [--pages n] [--memory bytes] [--mappings n]\n"
-	    "             [--swap bytes] [--syscalls] [--pageout] [--mmap] [--full n] [--audit n] [--verbose]\n"
+	    "             [--swap bytes] [--syscalls] [--pageout] [--strategy name] [--full n] [--audit n] [--verbose]\n"
 	    "  --ops       operations to do (20000)\n"
 	    "  --seed      where all choices come from (1)\n"
 	    "  --pages     largest range, in pages (24)\n"
@@ -429,7 +431,7 @@ usage(int code)
 	    "  --swap      size of the swap file, in bytes (none)\n"
 	    "  --syscalls  no io_uring\n"
 	    "  --mappings  budget of kernel mappings (most of the limit)\n"
-	    "  --mmap      the pmap strategy of that name, not the one that is shipped\n"
+	    "  --strategy  of the pmap: view, park, mprotect or mmap (the first that the kernel can)\n"
 	    "  --full      compare everything each n operations (500)\n"
 	    "  --audit     walk the library's state each n operations (1; 0: at the end only)\n"
 	    "  --pageout   hold twice the memory, by a default pager that is asynchronous and fails at times\n"
@@ -448,7 +450,7 @@ main(int argc, char **argv)
 		{ "mappings", required_argument, NULL, 'k' },
 		{ "swap", required_argument, NULL, 'S' },
 		{ "syscalls", no_argument, NULL, 'i' },
-		{ "mmap", no_argument, NULL, 'M' },
+		{ "strategy", required_argument, NULL, 'M' },
 		{ "full", required_argument, NULL, 'f' },
 		{ "audit", required_argument, NULL, 'a' },
 		{ "pageout", no_argument, NULL, 'O' },
@@ -470,7 +472,10 @@ main(int argc, char **argv)
 		case 'k': config.mappings = (uint32_t)n; break;
 		case 'S': config.swap_size = n; break;
 		case 'i': config.flags |= VMF_CONFIG_IO_SYSCALLS; break;
-		case 'M': vm_init_pmap_ops = &pmap_mmap_ops; break;
+		case 'M':
+			if ((vm_init_pmap_ops = pmap_strategy(optarg)) == NULL)
+				usage(2);
+			break;
 		case 'f': full_every = (unsigned)n; break;
 		case 'a': audit_every = (unsigned)n; break;
 		case 'O': pageout = true; break;
@@ -481,6 +486,8 @@ main(int argc, char **argv)
 	}
 	if (optind != argc || max_pages < 4 || max_pages > 1024 || full_every == 0)
 		usage(2);
+	/* Where views are of a few pages, and not out of reach, there must be some. */
+	viewing = PMAP_LEAF_PAGES < max_pages && ops >= 5000 && config.mappings == 0;
 	swapping = config.swap_size != 0 || pageout;
 	if (config.memory != 0)
 		live_max = (size_t)((config.swap_size != 0 ? config.swap_size :
@@ -498,6 +505,7 @@ main(int argc, char **argv)
 	touch_install();
 	memory_setup();
 	model_task_add(VMF_TASK_DEFAULT, &tasks[0]);
+	viewing = viewing && pmap_has_views();
 	began = now_ms();
 	for (op = 0; op < ops; op++)
 		step();

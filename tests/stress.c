@@ -597,14 +597,14 @@ static void __attribute__((__noreturn__))
 usage(int code)
 {
 	printf("usage: stress [--threads n] [--seconds n] [--seed n] [--mappings n]\n"
-	    "              [--memory bytes] [--pageout] [--mmap]\n"
+	    "              [--memory bytes] [--pageout] [--strategy name]\n"
 	    "  --threads   writers (4); some ten other threads run beside them\n"
 	    "  --seconds   how long (5)\n"
 	    "  --seed      of what the threads choose (1); the schedule does not replay\n"
 	    "  --mappings  budget of kernel mappings (most of the limit)\n"
 	    "  --memory    budget of page frames, in bytes (what the machine has)\n"
 	    "  --pageout   a default pager that is asynchronous and fails at times\n"
-	    "  --mmap      the pmap strategy of that name, not the one that is shipped\n");
+	    "  --strategy  of the pmap: view, park, mprotect or mmap (the first that the kernel can)\n");
 	exit(code);
 }
 
@@ -617,7 +617,7 @@ main(int argc, char **argv)
 		{ "seed", required_argument, NULL, 's' },
 		{ "mappings", required_argument, NULL, 'k' },
 		{ "memory", required_argument, NULL, 'm' },
-		{ "mmap", no_argument, NULL, 'M' },
+		{ "strategy", required_argument, NULL, 'M' },
 		{ "pageout", no_argument, NULL, 'o' },
 		{ "help", no_argument, NULL, 'h' },
 		{ NULL, 0, NULL, 0 },
@@ -640,7 +640,10 @@ main(int argc, char **argv)
 		case 's': seed = strtoull(optarg, NULL, 0); break;
 		case 'k': mappings = (uint32_t)atoi(optarg); break;
 		case 'm': memory = strtoull(optarg, NULL, 0); break;
-		case 'M': vm_init_pmap_ops = &pmap_mmap_ops; break;
+		case 'M':
+			if ((vm_init_pmap_ops = pmap_strategy(optarg)) == NULL)
+				usage(2);
+			break;
 		case 'o': pageout = true; break;
 		case 'h': usage(0);
 		default: usage(2);

@@ -36,6 +36,7 @@ enum lock_rank {
 	RANK_PMAP,		/* pmap.lock; another's only by trylock */
 	RANK_PMAP_LIST,		/* the list of pmaps */
 	RANK_PARK,		/* page tables that nobody needs any more */
+	RANK_VIEW,		/* the list of private views; their objects only by trylock */
 	RANK_AWAY,		/* objects with pages away from home */
 	RANK_PAGEQ,		/* page queues */
 	RANK_PHYSMEM,		/* frames and their placement */

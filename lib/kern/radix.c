@@ -224,3 +224,25 @@ radix_next(const struct radix *t, uint32_t *index)
 		level--;
 	}
 }
+
+uint32_t
+radix_run(const struct radix *t, uint32_t index, uint32_t n, void **out)
+{
+	const struct radix_node *node;
+	uint32_t done = 0, level;
+
+	while (done < n && t->root != NULL && fits(index, t->height)) {
+		uint32_t slot = slot_of(index, 1);
+
+		for (node = t->root, level = t->height; level > 1 && node != NULL; level--)
+			node = node->slot[slot_of(index, level)];
+		for (; node != NULL && slot < NODE_SLOTS && done < n && node->slot[slot] != NULL; slot++) {
+			out[done++] = node->slot[slot];
+			index++;
+		}
+		/* A gap, or the end of the node, which may be the last there can be. */
+		if (slot < NODE_SLOTS || index == 0)
+			break;
+	}
+	return (done);
+}

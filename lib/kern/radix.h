@@ -26,6 +26,8 @@ int radix_insert(struct radix *, uint32_t index, void *);
 void *radix_remove(struct radix *, uint32_t index);
 /* The first entry at or above *index; *index becomes its place.  Null: none. */
 void *radix_next(const struct radix *, uint32_t *index);
+/* The entries at index, index + 1, ... as far as they go without a gap, n at most.  Returns how many. */
+uint32_t radix_run(const struct radix *, uint32_t index, uint32_t n, void **);
 /* Set up and tear down the nodes' slab; fini => all trees are empty. */
 void radix_sysinit(void);
 void radix_sysfini(void);

@@ -44,6 +44,7 @@ enum kern_return {
 	KERN_RESOURCE_SHORTAGE,		/* no frame, and none will come */
 	KERN_BUSY,			/* a page of the range is held */
 	KERN_RETRY,			/* inside vm_fault only: start again */
+	KERN_DONE,			/* likewise: it was resolved on the way, and all is given back */
 };
 
 #define container_of(ptr, type, member) \

@@ -1,0 +1,146 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+
+/*
+ * Whole leaves for who writes everything.
+ *
+ * Where most pages of a leaf were written after one snapshot, most will be after the next (the keeper of
+ * private views found that out, and left a hint in the pmap).  Then a private view does too much:
+ * the kernel takes a fault for each page, and all of them have to be brought home afterwards.  Instead the
+ * copy gets all pages of the leaf at once, into frames that were freed a moment ago if there are such
+ * (the last snapshot's), and the leaf is mapped as it was before the snapshot: shared, writable, in one
+ * mapping, so that the next snapshot can park it again.
+ */
+
+#include <string.h>
+
+#include "kern/assert.h"
+#include "physmem.h"
+#include "pmap.h"
+#include "vm_dense.h"
+#include "vm_fault.h"
+#include "vm_fault_state.h"
+#include "vm_map.h"
+#include "vm_meter.h"
+#include "vm_pager.h"
+#include "vm_view.h"
+#include "vm_written.h"
+
+#define BATCH		64u		/* pages at a time */
+
+/* A run of pages on their way: frames in a row on both sides. */
+struct run {
+	vm_pfn_t from, to;
+	uint32_t n;
+};
+
+static void
+copy_run(struct run *r)
+{
+	if (r->n != 0)
+		physmem_copy(r->from, r->to, r->n);
+	r->n = 0;
+}
+
+/* The copy's pages at `at' and after have been filled.  => locked; page[]: the object's */
+static void
+filled(struct vm_object *c, struct vm_page **theirs, struct vm_page **ours, uint32_t n)
+{
+	bool seen = !LIST_EMPTY(&c->mappings) || !LIST_EMPTY(&c->children);
+
+	for (uint32_t i = 0; i < n; i++) {
+		theirs[i]->flags = (uint16_t)((theirs[i]->flags & ~PG_FAKE) | PG_MODIFIED);
+		/* Whoever saw our page through the copy must see the copy's own from now on. */
+		if (seen)
+			vm_object_shoot(c, theirs[i]->pindex, ours[i], theirs[i]);
+	}
+	vm_page_activate_many(theirs, n);
+	for (uint32_t i = 0; i < n; i++)
+		vm_page_wakeup(theirs[i]);
+	vm_count_n(v_pushes, n);
+}
+
+/* Give the copy the object's pages [lo, lo + n) as far as it lacks them.  => locked; false: not all */
+static bool
+push(struct vm_object *o, vm_pindex_t lo, uint32_t n, struct vm_object *c, struct vm_page_row *row)
+{
+	struct vm_page *theirs[BATCH], *ours[BATCH];
+	struct run run = { 0 };
+	uint32_t done = 0;
+	void *page[BATCH];
+	bool all = true;
+
+	(void)radix_run(&o->pages, lo, n, page);
+	for (uint32_t i = 0; i < n && all; i++) {
+		struct vm_page *m = page[i], *new;
+
+		if (lo + i < c->shadow_offset || lo + i - c->shadow_offset >= c->size || !vm_fault_copy_lacks(c, lo + i))
+			continue;
+		if (row->n == 0)
+			row->n = physmem_recycle(PMAP_LEAF_PAGES, &row->next);
+		new = vm_page_lookup(c, lo + i - c->shadow_offset) != NULL ? NULL :
+		    vm_page_alloc_row(c, lo + i - c->shadow_offset, PHYSMEM_OVERWRITE, row);
+		all = new != NULL;
+		if (!all)
+			break;
+		if (run.n != 0 && (m->pfn != run.from + run.n || new->pfn != run.to + run.n))
+			copy_run(&run);
+		if (run.n == 0)
+			run = (struct run){ m->pfn, new->pfn, 0 };
+		run.n++;
+		ours[done] = m;
+		theirs[done++] = new;
+	}
+	copy_run(&run);
+	filled(c, theirs, ours, done);
+	return all;
+}
+
+/* All pages of the leaf may be written, and as good as are.  => locked */
+static void
+written(struct vm_object *o, vm_pindex_t lo)
+{
+	void *page[BATCH];
+
+	for (uint32_t k = 0, n; k < PMAP_LEAF_PAGES; k += n) {
+		n = radix_run(&o->pages, lo + k, MIN(BATCH, PMAP_LEAF_PAGES - k), page);
+		for (uint32_t i = 0; i < n; i++) {
+			struct vm_page *m = page[i];
+
+			vm_written_add(m);
+			m->flags = (uint16_t)((m->flags & ~(PG_FREE | PG_HOLE)) | PG_MODIFIED | PG_REFERENCED);
+		}
+	}
+}
+
+bool
+vm_dense_push(struct faultstate *fs, struct vm_object *c)
+{
+	struct vm_object *o = fs->first_object;
+	size_t in_leaf = atop(fs->va - fs->map->base) % PMAP_LEAF_PAGES;
+	vm_offset_t va = fs->va - ((vm_offset_t)in_leaf << PAGE_SHIFT);
+	vm_pindex_t lo = fs->first_pindex - (vm_pindex_t)in_leaf;
+	struct vm_page_row row = { 0 };
+	bool all = true;
+	vm_pfn_t pfn;
+
+	/* More than a share of what is left is not worth a guess. */
+	if (fs->first_pindex < in_leaf || physmem_free_count() / 4 < PMAP_LEAF_PAGES ||
+	    !vm_view_is_eligible(fs, c, va, 1) || (pfn = vm_view_row(o, lo, fs->m)) == 0 ||
+	    !pmap_dense(fs->map->pmap, va))
+		return false;
+	for (uint32_t k = 0, n; k < PMAP_LEAF_PAGES && all; k += n) {
+		n = MIN(BATCH, PMAP_LEAF_PAGES - k);
+		all = push(o, lo + k, n, c, &row);
+	}
+	vm_page_row_end(&row);
+	if (!all)
+		return false;
+	written(o, lo);
+	if (!pmap_enter_row(fs->map->pmap, va, pfn))
+		return false;
+	fs->populate_va = va;
+	fs->populate_pages = PMAP_LEAF_PAGES;
+	fs->populate_fresh = false;
+	vm_count(v_dense);
+	return true;
+}

@@ -1,0 +1,78 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+#ifndef VM_VIEW_H
+#define VM_VIEW_H
+
+/*
+ * Private views of a copied object: see vm_view.c.
+ *
+ * While a page is viewed (PG_VIEW) its frame holds what the object's copies see, and the kernel what the
+ * object's own mapping sees.  Whoever wants the object's page brings it home first.
+ */
+
+#include "kern/types.h"
+#include "vm_object.h"
+
+struct faultstate;
+struct vm_map;
+
+struct vm_view {
+	struct avl_node node;		/* O: in the object's; key: its first page */
+	TAILQ_ENTRY(vm_view) link;	/* V: in the list of all */
+	struct vm_object *object;	/* constant */
+	struct pmap *pmap;		/* constant; the only mapping, and where in it */
+	vm_offset_t va;
+	struct vm_object *copy;		/* O: closed: who needs what the frames hold; referenced, or null */
+	bool closed;			/* O: nobody writes any more; younger copies want what the kernel has */
+	bool busy;			/* O: somebody is at it: wait */
+	uint32_t nchanged;		/* O: pages that had been written when the keeper looked last */
+};
+
+void vm_view_init(void);
+void vm_view_fini(void);		/* => there are none */
+int vm_view_start(void);		/* its thread; 0 or -errno */
+void vm_view_stop(void);
+
+/*
+ * Are n leaves of the pmap from va on of one entry that nobody else shows, and the copy c the only one that sees
+ * first_object?  => both objects and the map locked
+ */
+bool vm_view_is_eligible(const struct faultstate *, const struct vm_object *c, vm_offset_t va, size_t n);
+/*
+ * Are the pages from lo on, of a leaf, in memory, at rest, `ours' excepted, and their frames in a row?  The
+ * first frame, or 0.  => locked
+ */
+vm_pfn_t vm_view_row(struct vm_object *, vm_pindex_t lo, const struct vm_page *ours);
+/*
+ * The fault is about to push a page of first_object to c: let the kernel copy it, and all others of its leaf,
+ * instead.  false: nothing has changed.  => both locked, fs->m busy, the map locked
+ */
+bool vm_view_open(struct faultstate *, struct vm_object *c);
+/* May page m be read as what it was when the view began?  => locked; viewed; `below': by a copy */
+bool vm_view_may_read(const struct vm_page *, bool below);
+/* Does its mapping have these rights already?  => as before */
+bool vm_view_serves(const struct vm_page *, vm_prot_t);
+/*
+ * End the views of pages [lo, hi): what was written comes home.
+ * => the object is referenced.  No object locked.
+ * => KERN_RESOURCE_SHORTAGE: some stay, nothing is lost.
+ */
+enum kern_return vm_view_home(struct vm_object *, vm_pindex_t lo, vm_pindex_t hi);
+/* Likewise of all that is viewed in [s, e) of a map.  => the map locked, no object */
+enum kern_return vm_view_settle(struct vm_map *, vm_offset_t s, vm_offset_t e);
+/* Likewise, as [s, e) is going to be unmapped: what nobody else will see is not brought home.  => write-locked */
+enum kern_return vm_view_drop(struct vm_map *, vm_offset_t s, vm_offset_t e);
+/* Has somebody got pages of [lo, hi) to write to?  => locked */
+bool vm_view_is_open(struct vm_object *, vm_pindex_t lo, vm_pindex_t hi);
+/*
+ * A new copy of pages [lo, hi) has been put above the object; `old' was there before, or nothing was.  => all locked;
+ * the object's mappings are about to lose the right to write
+ */
+void vm_view_cut(struct vm_object *, vm_pindex_t lo, vm_pindex_t hi, struct vm_object *old);
+/* Memory is short: bring some home.  false: there is nothing.  => nothing locked */
+bool vm_view_reclaim(void);
+#ifdef VMF_TESTING
+void vm_view_hold(void);		/* have the keeper stand still */
+void vm_view_go_on(void);
+#endif
+
+#endif
