@@ -51,6 +51,10 @@ static struct {
 	pthread_t thread;
 	_Atomic bool stop;
 	char work;			/* its address: what the thread waits on */
+#ifdef VMF_TESTING
+	_Atomic bool hold;		/* a test wants nobody to move */
+	_Atomic int steps;		/* under way */
+#endif
 } hc;
 
 void
@@ -209,8 +213,8 @@ next_object(void)
 	return o;
 }
 
-uint32_t
-vm_homecoming_step(void)
+static uint32_t
+step(void)
 {
 	struct vm_object *o = next_object();
 	uint32_t came;
@@ -225,6 +229,33 @@ vm_homecoming_step(void)
 	vm_object_unlock(o);
 	return came;
 }
+
+#ifdef VMF_TESTING
+uint32_t
+vm_homecoming_step(void)
+{
+	uint32_t came;
+
+	atomic_fetch_add(&hc.steps, 1);
+	came = atomic_load(&hc.hold) ? 0 : step();
+	atomic_fetch_sub(&hc.steps, 1);
+	return came;
+}
+
+void
+vm_homecoming_hold(bool hold)
+{
+	atomic_store(&hc.hold, hold);
+	while (hold && atomic_load(&hc.steps) != 0)
+		sys_yield();
+}
+#else
+uint32_t
+vm_homecoming_step(void)
+{
+	return step();
+}
+#endif
 
 static bool
 in_the_way(void)
