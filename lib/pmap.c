@@ -10,6 +10,7 @@
  */
 
 #include "kern/assert.h"
+#include "kern/probe.h"
 #include "kern/slab.h"
 #include "pmap_impl.h"
 #include "vm_meter.h"
@@ -298,6 +299,7 @@ limit_run(struct pmap *pmap, size_t i, size_t j, unsigned prot)
 			for (run = 1; k + run <= j && PTE_PFN(pte_get(pmap, k + run)) == pfn + run;)
 				run++;
 		error = pmap_ops->protect(va_of(pmap, k), run, pfn, prot);
+		PROBE("pmap: rights taken");
 		if (error != 0) {
 			must_unmap(pmap, k, k + run - 1);
 			continue;

@@ -152,7 +152,12 @@ void pmap_remove(struct pmap *, vm_offset_t s, vm_offset_t e);
 void pmap_page_limit(struct pmap *, vm_offset_t va, vm_pfn_t pfn, vm_prot_t prot);
 /* The pte of va; 0 where nothing is. */
 pt_entry_t pmap_extract(struct pmap *, vm_offset_t va);
-/* Likewise; *parked: much of what is around it was forgotten at once, and has not come back. */
+/*
+ * What may be done to the page at va, PTE_R, PTE_W and PTE_X, as far as can be said without a lock: others may be changing
+ * it at the moment.
+ */
+unsigned pmap_peek(const struct pmap *, vm_offset_t va);
+/* As pmap_extract(); *parked: much of what is around it was forgotten at once, and has not come back. */
 pt_entry_t pmap_look(struct pmap *, vm_offset_t va, bool *parked);
 void pmap_change_wiring(struct pmap *, vm_offset_t va, bool wired);	/* => the pte is valid */
 
