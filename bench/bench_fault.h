@@ -6,7 +6,7 @@
 
 #include "bench.h"
 
-enum { FAULT_THREADS_PAIRS = 8 };
+enum { FAULT_THREADS_PAIRS = 10 };
 
 /* Fill in the pairs. */
 void bench_fault_threads(struct bench_pair pairs[FAULT_THREADS_PAIRS]);

@@ -17,7 +17,9 @@
  * perfect scaling halves it on two cores).
  *
  * What they meet at is not only the library: whoever changes a mapping has the kernel's lock of the whole
- * address space, and only its own faults get by without.
+ * address space, and only its own faults get by without.  The part "mprotect of a page" is all threads doing that,
+ * each in memory of its own, without the library: what a fault that changes a mapping costs at the least,
+ * however it is made.
  */
 
 #define _FILE_OFFSET_BITS 64
@@ -33,13 +35,14 @@
 #include "bench_fault.h"
 #include "vmfault.h"
 
-enum kind { SOFT_ONE, SOFT_APART, SOFT_SAME, ZERO_APART, KINDS };
+enum kind { SOFT_ONE, SOFT_APART, SOFT_SAME, ZERO_APART, PART_MPROTECT, KINDS };
 
 #define TWICE		16u		/* in `what', beside the kind: two threads for each core */
 #define THREADS_MAX	256u
 
 static const char *const kind_name[KINDS] = {
 	"soft, one object", "soft, objects apart", "soft, the same pages", "zero-fill, objects apart",
+	"part: mprotect of a page",
 };
 
 static enum kind kind;
@@ -103,6 +106,13 @@ work(void *arg)
 			uint64_t p = bench_page(RANDOM, i, each);
 
 			*page_of(me, p) = stamp(me, p);
+		}
+	} else if (kind == PART_MPROTECT) {
+		for (uint64_t i = 0; i < each; i++) {
+			uint64_t p = bench_page(RANDOM, i, each);
+
+			wrong |= mprotect(memory[me] + p * BENCH_PAGE, BENCH_PAGE, PROT_READ) != 0;
+			wrong |= *page_of(me, p) ^ stamp(me, p);
 		}
 	} else if (kind == SOFT_SAME) {
 		for (unsigned t = 0; t < threads; t++)
@@ -218,45 +228,62 @@ measure_vmfault(uint64_t size, bool full, unsigned what)
  * The kernel
  */
 
+/* The threads' memory: of a memfd, whose pages exist, in one mapping or in one for each. */
+static void
+map_memfd(bool one, int prot)
+{
+	size_t bytes = (size_t)each * BENCH_PAGE;
+	int fd = memfd_create("bench", MFD_CLOEXEC);
+	unsigned char *all;
+
+	if (fd < 0 || ftruncate(fd, (off_t)(threads * bytes)) != 0)
+		bench_die("memfd: %s", strerror(errno));
+	all = mmap(NULL, threads * bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	if (all == MAP_FAILED)
+		bench_skip("mmap: %s", strerror(errno));
+	for (unsigned t = 0; t < threads; t++)
+		memory[t] = all + t * bytes;
+	fill();
+	munmap(all, threads * bytes);
+	for (unsigned t = 0; t < threads; t++) {
+		memory[t] = one && t > 0 ? memory[0] + t * bytes : mmap(NULL, one ? threads * bytes : bytes, prot,
+		    MAP_SHARED, fd, (off_t)(t * bytes));
+		if (memory[t] == MAP_FAILED)
+			bench_skip("mmap: %s", strerror(errno));
+	}
+}
+
 static void
 measure_kernel(uint64_t size, bool full, unsigned what)
 {
-	size_t bytes;
-	void *all;
-	int fd;
-
 	(void)full;
 	begin(size, what);
-	bytes = (size_t)each * BENCH_PAGE;
 	if (kind == ZERO_APART) {
 		for (unsigned t = 0; t < threads; t++)
-			memory[t] = bench_private(bytes);
+			memory[t] = bench_private((size_t)each * BENCH_PAGE);
 	} else {
-		fd = memfd_create("bench", MFD_CLOEXEC);
-		if (fd < 0 || ftruncate(fd, (off_t)(threads * bytes)) != 0)
-			bench_die("memfd: %s", strerror(errno));
-		all = mmap(NULL, threads * bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-		if (all == MAP_FAILED)
-			bench_skip("mmap: %s", strerror(errno));
-		for (unsigned t = 0; t < threads; t++)
-			memory[t] = (unsigned char *)all + t * bytes;
-		fill();
-		munmap(all, threads * bytes);
-		for (unsigned t = 0; t < threads; t++) {
-			memory[t] = kind == SOFT_ONE && t > 0 ? memory[0] + t * bytes : mmap(NULL,
-			    kind == SOFT_ONE ? threads * bytes : bytes, PROT_READ, MAP_SHARED, fd,
-			    (off_t)(t * bytes));
-			if (memory[t] == MAP_FAILED)
-				bench_skip("mmap: %s", strerror(errno));
-		}
+		map_memfd(kind == SOFT_ONE, PROT_READ);
 	}
+	bench_time(row(what, kind_name[kind]), threads * each, race() / (double)(threads * each));
+}
+
+static void
+measure_part(uint64_t size, bool full, unsigned what)
+{
+	(void)full;
+	begin(size, what);
+	map_memfd(true, PROT_NONE);
 	bench_time(row(what, kind_name[kind]), threads * each, race() / (double)(threads * each));
 }
 
 void
 bench_fault_threads(struct bench_pair pairs[FAULT_THREADS_PAIRS])
 {
-	for (unsigned i = 0; i < FAULT_THREADS_PAIRS; i++)
-		pairs[i] = (struct bench_pair){ .side = { measure_vmfault, measure_kernel },
-		    .what = i % KINDS | (i / KINDS != 0 ? TWICE : 0) };
+	for (unsigned i = 0; i < FAULT_THREADS_PAIRS; i++) {
+		unsigned what = i % KINDS | (i / KINDS != 0 ? TWICE : 0);
+
+		pairs[i] = (struct bench_pair){ .side = { measure_vmfault, measure_kernel }, .what = what };
+		if (i % KINDS == PART_MPROTECT)
+			pairs[i] = (struct bench_pair){ .side = { measure_part, NULL }, .what = what };
+	}
 }
