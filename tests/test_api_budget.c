@@ -144,19 +144,36 @@ frame_bytes(void)
 	return bytes;
 }
 
-/* What nobody has touched of them takes no memory, and is given up when frames are needed. */
+/* One page of each 64 KB, in random order. */
+static uint64_t *
+touch_some(size_t npages)
+{
+	uint64_t *p = (void *)alloc(npages);
+
+	for (size_t i = 0, k = 0; i < npages / 16; i++, k = (k + stride(npages / 16)) % (npages / 16))
+		p[k * 16 * PG / sizeof(*p)] = k + 1;
+	return p;
+}
+
+/* What nobody has touched of them takes no memory ... */
 START_TEST(coarse_pieces_are_not_paid_for)
+{
+	start(0, 128);
+	(void)touch_some(QUARTER);
+	ck_assert_uint_ge(frame_bytes(), QUARTER / 16 * PG);
+	ck_assert_uint_lt(frame_bytes(), QUARTER / 16 * PG * 3 / 2);
+	stop();
+}
+END_TEST
+
+/* ... and is given up when frames are needed. */
+START_TEST(coarse_pieces_are_given_up)
 {
 	enum { FRAMES = QUARTER / 4 };
 	uint64_t *p, *q;
 
 	start(FRAMES * PG, 128);
-	p = (void *)alloc(QUARTER);
-	/* One page of 64 KB each: a quarter of the frames, that would all be taken. */
-	for (size_t i = 0, k = 0; i < QUARTER / 16; i++, k = (k + stride(QUARTER / 16)) % (QUARTER / 16))
-		p[k * 16 * PG / sizeof(*p)] = k + 1;
-	ck_assert_uint_ge(frame_bytes(), QUARTER / 16 * PG);
-	ck_assert_uint_lt(frame_bytes(), QUARTER / 16 * PG * 3 / 2);
+	p = touch_some(QUARTER);
 	q = (void *)alloc(FRAMES / 2);
 	for (size_t k = 0; k < FRAMES / 2; k++)
 		q[k * PG / sizeof(*q)] = k + 1;
@@ -291,6 +308,7 @@ main(void)
 	tcase_add_test(tc, random_writes_pass_with_a_thousand_mappings);
 	tcase_add_test(tc, fresh_pages_come_in_coarse_pieces);
 	tcase_add_test(tc, coarse_pieces_are_not_paid_for);
+	tcase_add_test(tc, coarse_pieces_are_given_up);
 	tcase_add_loop_test(tc, what_was_forgotten_comes_back_in_runs, 0, 2);
 	tcase_add_test(tc, scattered_pages_come_home);
 	tcase_add_test(tc, pages_may_be_away_from_home);
