@@ -113,8 +113,6 @@ extern const struct pmap_ops pmap_park_ops;	/* the next one, and large runs are 
 extern const struct pmap_ops pmap_mprotect_ops;	/* mprotect what is mapped, mmap what is not */
 extern const struct pmap_ops pmap_mmap_ops;	/* mmap anew for every change */
 
-const struct pmap_ops *pmap_strategy(const char *name);	/* null: there is none of that name */
-
 /*
  * budget: kernel mappings at most, of all pmaps together; 0: find out.  strategy null: the best that this kernel
  * can.  => frames are there
