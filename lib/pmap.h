@@ -160,6 +160,8 @@ void pmap_view_around(struct pmap *, vm_offset_t va, size_t leaves, size_t *befo
 bool pmap_view_open(struct pmap *, vm_offset_t va, vm_pfn_t pfn, size_t leaves);	/* false: not possible.  => none wired */
 bool pmap_has_views(void);
 void pmap_view_close(struct pmap *, vm_offset_t va);		/* it can be read, not written */
+/* The view at va, and those after it that are like it, so many leaves at most, lose the right to write. */
+void pmap_view_still(struct pmap *, vm_offset_t va, size_t leaves);
 unsigned pmap_view_rights(struct pmap *, vm_offset_t va);	/* PTE_R, PTE_W: the program's; 0: none, or no view */
 /* Set a bit for each page that is not what its frame is.  => nobody can write */
 void pmap_view_changed(vm_offset_t va, uint64_t changed[PMAP_LEAF_WORDS]);

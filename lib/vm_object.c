@@ -222,6 +222,8 @@ terminate(struct vm_object *o)
 		handle_put(&pager->handle);
 	}
 	vm_object_free(o);
+	if (shadow != NULL)
+		vm_view_still(shadow);
 	return shadow;
 }
 

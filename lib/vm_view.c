@@ -61,7 +61,7 @@
 #define DENSE_PAGES	(PMAP_LEAF_PAGES / 5 + PMAP_LEAF_PAGES % 5)	/* changed: the rest will follow */
 #define TRIES		100u		/* to copy into frames, in all ... */
 #define AGAIN_NS	((int64_t)1000 * 1000)	/* ... with so much time between two of them */
-#define DENSE_TIMES	8u		/* snapshots for which that is remembered */
+#define DENSE_TIMES	4u		/* snapshots for which that is remembered */
 #define AT_ONCE		8u		/* views that the keeper looks at before it pauses */
 #define DUTY		8		/* of the keeper: one part in so many */
 #define LEAST_PAUSE_NS	((int64_t)500 * 1000)
@@ -348,6 +348,25 @@ vm_view_is_open(struct vm_object *o, vm_pindex_t lo, vm_pindex_t hi)
 }
 
 void
+vm_view_still(struct vm_object *o)
+{
+	struct vm_view *v;
+	vm_pindex_t at = 0;
+
+	do {
+		vm_object_lock(o);
+		v = o->copy == NULL ? view_in(o, at, o->size) : NULL;
+		if (v != NULL) {
+			at = first_page(v) + PMAP_LEAF_PAGES;
+			/* Those after it that are like it lose it as well. */
+			if (!v->busy && (pmap_view_rights(v->pmap, v->va) & PTE_W))
+				pmap_view_still(v->pmap, v->va, GROUP_MOST);
+		}
+		vm_object_unlock(o);
+	} while (v != NULL);
+}
+
+void
 vm_view_cut(struct vm_object *o, vm_pindex_t lo, vm_pindex_t hi, struct vm_object *old)
 {
 	struct vm_view *v;
@@ -523,7 +542,8 @@ bring_home(struct vm_view *v)
 	v->busy = false;
 	if (result == KERN_SUCCESS) {
 		pmap_view_end(v->pmap, v->va, rights_at_home(o));
-		if (count(changed) >= DENSE_PAGES)
+		/* What was written after the copy had gone says nothing about how it will be after the next. */
+		if ((copy != NULL ? count(changed) : v->nchanged) >= DENSE_PAGES)
 			pmap_dense_set(v->pmap, v->va, DENSE_TIMES);
 		mark(v, false, changed, rights_at_home(o) & PTE_W);
 		unlink_view(v);

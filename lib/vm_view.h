@@ -68,6 +68,11 @@ bool vm_view_is_open(struct vm_object *, vm_pindex_t lo, vm_pindex_t hi);
  * the object's mappings are about to lose the right to write
  */
 void vm_view_cut(struct vm_object *, vm_pindex_t lo, vm_pindex_t hi, struct vm_object *old);
+/*
+ * The object's copy has gone: who writes to a view makes the kernel copy for nobody.  So let nobody; the first one to
+ * come brings the leaf home, and finds it writable.  => referenced, not locked
+ */
+void vm_view_still(struct vm_object *);
 /* Memory is short: bring some home.  false: there is nothing.  => nothing locked */
 bool vm_view_reclaim(void);
 #ifdef VMF_TESTING
