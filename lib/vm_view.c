@@ -591,8 +591,10 @@ vm_view_home(struct vm_object *o, vm_pindex_t lo, vm_pindex_t hi)
 	return result;
 }
 
-enum kern_return
-vm_view_settle(struct vm_map *map, vm_offset_t s, vm_offset_t end)
+/* Call what for the pages of each object that is mapped in [s, end), until something fails.  => the map locked */
+static enum kern_return
+each_object(struct vm_map *map, vm_offset_t s, vm_offset_t end,
+    enum kern_return (*what)(struct vm_object *, vm_pindex_t, vm_pindex_t))
 {
 	enum kern_return result = KERN_SUCCESS;
 	struct vm_map_entry *e;
@@ -602,50 +604,79 @@ vm_view_settle(struct vm_map *map, vm_offset_t s, vm_offset_t end)
 	for (e = vm_map_entry_ge(map, s); e != NULL && entry_start(e) < end && result == KERN_SUCCESS;
 	    e = vm_map_entry_next(e))
 		if (e->map.object != NULL)
-			result = vm_view_home(e->map.object, entry_pindex(e, MAX(s, entry_start(e))),
+			result = what(e->map.object, entry_pindex(e, MAX(s, entry_start(e))),
 			    entry_pindex(e, MIN(end, entry_end(e))));
 	return result;
 }
 
-/* Let go of views that are open, and lie in [lo, hi) whole. */
-static void
-drop(struct vm_object *o, vm_pindex_t lo, vm_pindex_t hi)
+enum kern_return
+vm_view_settle(struct vm_map *map, vm_offset_t s, vm_offset_t end)
 {
+	return each_object(map, s, end, vm_view_home);
+}
+
+/* Does nobody need what is in the view, once its pages [lo, hi) are not mapped any more?  => locked */
+static bool
+is_droppable(const struct vm_view *v, vm_pindex_t lo, vm_pindex_t hi)
+{
+	return !v->closed && first_page(v) >= lo && first_page(v) + PMAP_LEAF_PAGES <= hi;
+}
+
+/* Bring home what must not be dropped, or drop the rest. */
+static enum kern_return
+drop_or_keep(struct vm_object *o, vm_pindex_t lo, vm_pindex_t hi, bool dropping)
+{
+	enum kern_return result = KERN_SUCCESS;
 	vm_pindex_t at = lo;
 	struct vm_view *v;
 
 	vm_object_lock(o);
-	while ((v = view_in(o, at, hi)) != NULL) {
-		vm_pindex_t first = first_page(v);
+	while (result == KERN_SUCCESS && (v = view_in(o, at, hi)) != NULL) {
+		bool droppable = is_droppable(v, lo, hi);
 
 		if (v->busy) {
 			wait_busy(v);
 			vm_object_lock(o);
 			continue;
 		}
-		at = first + PMAP_LEAF_PAGES;
-		if (v->closed || first < lo || at > hi)
-			continue;
-		pmap_view_end(v->pmap, v->va, 0);
-		mark(v, false, NULL, false);
-		unlink_view(v);
-		slab_free(&vv.slab, v);
+		at = first_page(v) + PMAP_LEAF_PAGES;
+		if (droppable == dropping && dropping) {
+			pmap_view_end(v->pmap, v->va, 0);
+			mark(v, false, NULL, false);
+			unlink_view(v);
+			slab_free(&vv.slab, v);
+		} else if (droppable == dropping) {
+			vm_object_unlock(o);
+			result = vm_view_home(o, at - PMAP_LEAF_PAGES, at);
+			vm_object_lock(o);
+		}
 	}
 	vm_object_unlock(o);
+	return result;
+}
+
+static enum kern_return
+keep_needed(struct vm_object *o, vm_pindex_t lo, vm_pindex_t hi)
+{
+	return drop_or_keep(o, lo, hi, false);
+}
+
+static enum kern_return
+drop_unneeded(struct vm_object *o, vm_pindex_t lo, vm_pindex_t hi)
+{
+	return drop_or_keep(o, lo, hi, true);
 }
 
 enum kern_return
+vm_view_keep(struct vm_map *map, vm_offset_t s, vm_offset_t end)
+{
+	return each_object(map, s, end, keep_needed);
+}
+
+void
 vm_view_drop(struct vm_map *map, vm_offset_t s, vm_offset_t end)
 {
-	struct vm_map_entry *e;
-
-	if (atomic_load_explicit(&vv.n, memory_order_relaxed) == 0)
-		return KERN_SUCCESS;
-	for (e = vm_map_entry_ge(map, s); e != NULL && entry_start(e) < end; e = vm_map_entry_next(e))
-		if (e->map.object != NULL && !e->shared)
-			drop(e->map.object, entry_pindex(e, MAX(s, entry_start(e))),
-			    entry_pindex(e, MIN(end, entry_end(e))));
-	return vm_view_settle(map, s, end);
+	(void)each_object(map, s, end, drop_unneeded);
 }
 
 /*

@@ -59,8 +59,13 @@ bool vm_view_serves(const struct vm_page *, vm_prot_t);
 enum kern_return vm_view_home(struct vm_object *, vm_pindex_t lo, vm_pindex_t hi);
 /* Likewise of all that is viewed in [s, e) of a map.  => the map locked, no object */
 enum kern_return vm_view_settle(struct vm_map *, vm_offset_t s, vm_offset_t e);
-/* Likewise, as [s, e) is going to be unmapped: what nobody else will see is not brought home.  => write-locked */
-enum kern_return vm_view_drop(struct vm_map *, vm_offset_t s, vm_offset_t e);
+/*
+ * [s, e) is going to be unmapped: bring home what others will need (and nothing is lost if that fails), ...
+ * => write-locked
+ */
+enum kern_return vm_view_keep(struct vm_map *, vm_offset_t s, vm_offset_t e);
+/* ... and, when nothing can fail any more, let go of the rest. */
+void vm_view_drop(struct vm_map *, vm_offset_t s, vm_offset_t e);
 /* Has somebody got pages of [lo, hi) to write to?  => locked */
 bool vm_view_is_open(struct vm_object *, vm_pindex_t lo, vm_pindex_t hi);
 /*
