@@ -61,8 +61,8 @@ enum kern_return vm_view_home(struct vm_object *, vm_pindex_t lo, vm_pindex_t hi
 enum kern_return vm_view_settle(struct vm_map *, vm_offset_t s, vm_offset_t e);
 /* Likewise, as [s, e) is going to be unmapped: what nobody else will see is not brought home.  => write-locked */
 enum kern_return vm_view_drop(struct vm_map *, vm_offset_t s, vm_offset_t e);
-/* Has somebody got pages of [lo, hi) to write to?  => locked */
-bool vm_view_is_open(struct vm_object *, vm_pindex_t lo, vm_pindex_t hi);
+/* May its copy c show other bytes in [lo, hi) than the object, although it has no pages?  => locked */
+bool vm_view_differs(struct vm_object *, const struct vm_object *c, vm_pindex_t lo, vm_pindex_t hi);
 /*
  * A new copy of pages [lo, hi) has been put above the object; `old' was there before, or nothing was.  => all locked;
  * the object's mappings are about to lose the right to write
