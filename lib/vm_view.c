@@ -337,14 +337,33 @@ vm_view_serves(const struct vm_page *m, vm_prot_t want)
 }
 
 bool
-vm_view_is_open(struct vm_object *o, vm_pindex_t lo, vm_pindex_t hi)
+vm_view_differs(struct vm_object *o, const struct vm_object *c, vm_pindex_t lo, vm_pindex_t hi)
 {
 	const struct vm_view *v;
 
 	for (; (v = view_in(o, lo, hi)) != NULL; lo = first_page(v) + PMAP_LEAF_PAGES)
-		if (!v->closed)
+		if (!v->closed || v->copy == c)
 			return true;
 	return false;
+}
+
+/* The frames are what c shows, and not o: c must stay above o until the view is home.  => locked, c, too */
+static void
+owe(struct vm_view *v, struct vm_object *c)
+{
+	c->ref_count++;
+	c->owed++;
+	v->copy = c;
+}
+
+/* => nothing locked */
+static void
+quit(struct vm_object *c)
+{
+	vm_object_lock(c);
+	c->owed--;
+	vm_object_unlock(c);
+	vm_object_deallocate(c);
 }
 
 void
@@ -374,9 +393,8 @@ vm_view_cut(struct vm_object *o, vm_pindex_t lo, vm_pindex_t hi, struct vm_objec
 	for (; (v = view_in(o, lo, hi)) != NULL; lo = first_page(v) + PMAP_LEAF_PAGES)
 		if (!v->closed) {
 			v->closed = true;
-			v->copy = old;
 			if (old != NULL)
-				old->ref_count++;
+				owe(v, old);
 		}
 }
 
@@ -499,10 +517,8 @@ take(struct vm_view *v)
 			sys_yield();
 			return false;
 		}
-		if (c->ref_count > 0) {
-			c->ref_count++;
-			v->copy = c;
-		}
+		if (c->ref_count > 0)
+			owe(v, c);
 		vm_object_unlock(c);
 	}
 	v->closed = v->busy = true;
@@ -553,7 +569,7 @@ bring_home(struct vm_view *v)
 	event_wake(v);
 	if (result == KERN_SUCCESS) {
 		if (copy != NULL)
-			vm_object_deallocate(copy);
+			quit(copy);
 		slab_free(&vv.slab, v);
 	}
 	return result;

@@ -66,8 +66,8 @@ enum kern_return vm_view_settle(struct vm_map *, vm_offset_t s, vm_offset_t e);
 enum kern_return vm_view_keep(struct vm_map *, vm_offset_t s, vm_offset_t e);
 /* ... and, when nothing can fail any more, let go of the rest. */
 void vm_view_drop(struct vm_map *, vm_offset_t s, vm_offset_t e);
-/* Has somebody got pages of [lo, hi) to write to?  => locked */
-bool vm_view_is_open(struct vm_object *, vm_pindex_t lo, vm_pindex_t hi);
+/* May its copy c show other bytes in [lo, hi) than the object, although it has no pages?  => locked */
+bool vm_view_differs(struct vm_object *, const struct vm_object *c, vm_pindex_t lo, vm_pindex_t hi);
 /*
  * A new copy of pages [lo, hi) has been put above the object; `old' was there before, or nothing was.  => all locked;
  * the object's mappings are about to lose the right to write
