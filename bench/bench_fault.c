@@ -36,7 +36,7 @@
 #include <ucontext.h>
 #include <unistd.h>
 
-#include "bench.h"
+#include "bench_fault.h"
 #include "vmfault.h"
 
 #define PARTS	4096u		/* pages that the parts are measured on, at most */
@@ -510,10 +510,13 @@ rests(void)
 int
 main(int argc, char **argv)
 {
-	static const struct bench_pair pair = { .side = { measure_vmfault, measure_kernel } };
+	static struct bench_pair pairs[1 + FAULT_THREADS_PAIRS] = {
+		{ .side = { measure_vmfault, measure_kernel } },
+	};
 
+	bench_fault_threads(pairs + 1);
 	bench_options(&options, argc, argv,
 	    "What a page fault costs, by kind, order and advice, against the kernel's own,\n"
-	    "and the parts of one fault.  All rows are microseconds per page.\n");
-	return (bench_main(&options, &pair, 1, 3, rests));
+	    "and the parts of one fault; and of many threads at a time.  All rows are microseconds per page.\n");
+	return (bench_main(&options, pairs, 1 + FAULT_THREADS_PAIRS, 3, rests));
 }

@@ -10,6 +10,7 @@
  */
 
 #include "kern/assert.h"
+#include "kern/probe.h"
 #include "kern/slab.h"
 #include "pmap_impl.h"
 #include "vm_meter.h"
@@ -68,7 +69,62 @@ worth_apart(struct pmap *pmap, struct pmap_leaf *l, size_t i, size_t n, pt_entry
 	return true;
 }
 
-/* Enter pages [i, i + n) of one leaf, frames in a row, equal rights.  0 or -errno */
+/* Could page i, which is mapped as `old' says, be in one mapping with its neighbour, whose pte is `pte'? */
+static bool
+continues(const struct pmap *pmap, size_t i, pt_entry_t old, pt_entry_t pte, bool ahead)
+{
+	const struct pmap_leaf *l = leaf_of(pmap, i);
+
+	return l != NULL && !l->view && (old & PTE_PROT) != 0 && !(old & PTE_WIRED) &&
+	    !bit_get(l->apart, i % PMAP_LEAF_PAGES) && !(ahead ? pte_boundary(pte, old) : pte_boundary(old, pte));
+}
+
+/*
+ * How many of the n pages from i on, of which the first is to be entered, make one run: frames in a row and equal
+ * rights.  A few between them may be mapped so already; one call for all is cheaper than two that leave them out.
+ */
+static size_t
+run_length(const struct pmap *pmap, size_t i, size_t n, const pt_entry_t *pte)
+{
+	pt_entry_t prev = pte[0];
+	size_t run = 1;
+
+	for (size_t k = 1; k < n; k++) {
+		pt_entry_t now = pte[k] != 0 ? pte[k] : pte_get(pmap, i + k);
+
+		if (pte[k] != 0 ? pte_boundary(prev, now) : !continues(pmap, i + k, now, prev, true))
+			break;
+		prev = now;
+		if (pte[k] != 0)
+			run = k + 1;
+	}
+	return run;
+}
+
+/*
+ * When mappings are short a page brings with it only what will be in one mapping with it: leave out the rest of the n
+ * pages from i on.
+ */
+static void
+keep_one_run(const struct pmap *pmap, size_t i, uint32_t n, pt_entry_t *pte, uint32_t centre)
+{
+	uint32_t lo = centre, hi = centre + (uint32_t)run_length(pmap, i + centre, n - centre, pte + centre);
+	pt_entry_t next = pte[centre];
+
+	for (uint32_t k = centre; k-- > 0;) {
+		pt_entry_t now = pte[k] != 0 ? pte[k] : pte_get(pmap, i + k);
+
+		if (pte[k] != 0 ? pte_boundary(now, next) : !continues(pmap, i + k, now, next, false))
+			break;
+		next = now;
+		lo = k;
+	}
+	for (uint32_t k = 0; k < n; k++)
+		if (k < lo || k >= hi)
+			pte[k] = 0;
+}
+
+/* Enter those of the pages [i, i + n) of one leaf that have a pte: see run_length().  0 or -errno */
 static int
 enter_run(struct pmap *pmap, struct pmap_leaf *l, size_t i, size_t n, const pt_entry_t *pte)
 {
@@ -79,6 +135,8 @@ enter_run(struct pmap *pmap, struct pmap_leaf *l, size_t i, size_t n, const pt_e
 	for (size_t k = 0; k < n; k++) {
 		pt_entry_t old = l->pte[(i + k) % PMAP_LEAF_PAGES];
 
+		if (pte[k] == 0)
+			continue;
 		same_frames = same_frames && PTE_PFN(old) == PTE_PFN(pte[k]);
 		same = same && ((old ^ pte[k]) & ~PTE_WIRED) == 0;
 	}
@@ -92,6 +150,8 @@ enter_run(struct pmap *pmap, struct pmap_leaf *l, size_t i, size_t n, const pt_e
 	apart = apart && pmap_ops->keep_apart(va_of(pmap, i), n, true) == 0;
 	before = boundaries(pmap, i, i + n - 1);
 	for (size_t k = 0; k < n; k++) {
+		if (pte[k] == 0)
+			continue;
 		pte_set(pmap, l, i + k, pte[k]);
 		if (apart || !same_frames)
 			apart_set(pmap, l, i + k, apart);
@@ -117,8 +177,11 @@ pmap_enter(struct pmap *pmap, vm_offset_t va, uint32_t n, pt_entry_t *pte, uint3
 		if (k != centre && ((old & PTE_WIRED) ||
 		    (PTE_PFN(old) == PTE_PFN(pte[k]) && (pte[k] & ~old & PTE_PROT) == 0)))
 			pte[k] = 0;
-		*entered += pte[k] != 0;
 	}
+	if (n > 1 && pmap_mappings_short())
+		keep_one_run(pmap, i, n, pte, centre);
+	for (uint32_t k = 0; k < n; k++)
+		*entered += pte[k] != 0;
 	for (uint32_t k = 0; k < n; k += (uint32_t)run) {
 		size_t room = PMAP_LEAF_PAGES - (i + k) % PMAP_LEAF_PAGES;
 		struct pmap_leaf *l;
@@ -127,11 +190,10 @@ pmap_enter(struct pmap *pmap, vm_offset_t va, uint32_t n, pt_entry_t *pte, uint3
 		run = 1;
 		if (pte[k] == 0)
 			continue;
-		while (run < room && k + run < n && pte[k + run] != 0 &&
-		    !pte_boundary(pte[k + run - 1], pte[k + run]))
-			run++;
 		if (pmap_runs() + 4 >= pmap_budget)
-			relieve(pmap, pmap_budget / 4 * 3);
+			relieve_some(pmap);
+		/* What is forgotten between its pages cuts a run: this comes after. */
+		run = run_length(pmap, i + k, MIN(room, (size_t)(n - k)), pte + k);
 		l = leaf_make(pmap, i + k);
 		KASSERT(l == NULL || !l->view);
 		if (l == NULL) {
@@ -144,6 +206,7 @@ pmap_enter(struct pmap *pmap, vm_offset_t va, uint32_t n, pt_entry_t *pte, uint3
 		error = enter_run(pmap, l, i + k, run, pte + k);
 		for (int tries = 0; error != 0 && tries < 3; tries++) {
 			relieve(pmap, 0);
+			run = run_length(pmap, i + k, run, pte + k);
 			error = enter_run(pmap, l, i + k, run, pte + k);
 		}
 		if (error != 0) {
@@ -166,7 +229,7 @@ pmap_enter_row(struct pmap *pmap, vm_offset_t va, vm_pfn_t pfn)
 	KASSERT(i % PMAP_LEAF_PAGES == 0);
 	kmutex_lock(&pmap->lock);
 	if (pmap_runs() + 4 >= pmap_budget)
-		relieve(pmap, pmap_budget / 4 * 3);
+		relieve_some(pmap);
 	l = leaf_make(pmap, i);
 	if (l != NULL) {
 		uint64_t before = boundaries(pmap, i, j);
@@ -236,6 +299,7 @@ limit_run(struct pmap *pmap, size_t i, size_t j, unsigned prot)
 			for (run = 1; k + run <= j && PTE_PFN(pte_get(pmap, k + run)) == pfn + run;)
 				run++;
 		error = pmap_ops->protect(va_of(pmap, k), run, pfn, prot);
+		PROBE("pmap: rights taken");
 		if (error != 0) {
 			must_unmap(pmap, k, k + run - 1);
 			continue;

@@ -86,6 +86,7 @@ struct pmap {
 	uint32_t hand;			/* where forgetting goes on: a leaf's number */
 	uint64_t runs;			/* kernel mappings that the ptes make */
 	uint64_t napart;		/* pages kept apart */
+	uint32_t nleaves;
 	TAILQ_ENTRY(pmap) link;		/* guarded by the list's lock in pmap.c */
 };
 
@@ -128,7 +129,8 @@ void pmap_forked(void);						/* in the child: let go of what it has no use for *
 /*
  * Enter n pages from va: pte[i] says frame, rights and wiring of page i; 0 leaves page i
  * as it is.  pte[centre] is what the call is for; of the others those are left out (and
- * set to 0) that are wired or mapped with these rights already.  *entered says how many were entered.
+ * set to 0) that are wired or mapped with these rights already, and when mappings are short all that would
+ * not be in one with the centre.  *entered says how many were entered.
  * [home_lo, home_hi) around va and home_pfn, the frame of home_lo, say what else is
  * going to be mapped near it: the pmap may map that, inaccessible, on the way.  home_pfn 0: not known.
  * => KERN_RESOURCE_SHORTAGE: no memory for a leaf, or the kernel refuses
@@ -148,7 +150,12 @@ void pmap_remove(struct pmap *, vm_offset_t s, vm_offset_t e);
 void pmap_page_limit(struct pmap *, vm_offset_t va, vm_pfn_t pfn, vm_prot_t prot);
 /* The pte of va; 0 where nothing is. */
 pt_entry_t pmap_extract(struct pmap *, vm_offset_t va);
-/* Likewise; *parked: much of what is around it was forgotten at once, and has not come back. */
+/*
+ * What may be done to the page at va, PTE_R, PTE_W and PTE_X, as far as can be said without a lock: others may be changing
+ * it at the moment.
+ */
+unsigned pmap_peek(const struct pmap *, vm_offset_t va);
+/* As pmap_extract(); *parked: much of what is around it was forgotten at once, and has not come back. */
 pt_entry_t pmap_look(struct pmap *, vm_offset_t va, bool *parked);
 void pmap_change_wiring(struct pmap *, vm_offset_t va, bool wired);	/* => the pte is valid */
 
@@ -175,9 +182,11 @@ bool pmap_enter_row(struct pmap *, vm_offset_t va, vm_pfn_t pfn);
 
 uint64_t pmap_mappings(void);			/* in use, all pmaps */
 uint64_t pmap_mappings_max(void);
-bool pmap_mappings_short(void);			/* near the budget: enter little */
+bool pmap_mappings_short(void);			/* near the budget: enter what takes few */
 /* Count the mappings of a pmap anew, walking every pte: for audits. */
 uint64_t pmap_count_runs(struct pmap *);
+/* Does it take two mappings for neighbours of which these are the ptes? */
+bool pte_boundary(pt_entry_t, pt_entry_t);
 /* The first address from va on whose pte is not 0, and that pte; 0: none. */
 vm_offset_t pmap_next(struct pmap *, vm_offset_t va, pt_entry_t *pte);
 

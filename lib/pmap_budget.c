@@ -18,6 +18,7 @@
 #include "vm_meter.h"
 
 #define DEFAULT_MAX	65530				/* the kernel's own default */
+#define RELIEF_SHARE	16				/* of the budget: more at a time would keep a fault waiting for long */
 #define LAST_RESORT_NS	((int64_t)5 * 1000 * 1000 * 1000)
 #define PAUSE_NS	1000000
 
@@ -110,17 +111,22 @@ pmap_join(struct pmap *pmap)
 				    (size_t)d << DIR_SHIFT | (size_t)n << PMAP_LEAF_SHIFT);
 }
 
-/* Forget leaves of this pmap until all mappings together are at most `goal`. */
+/*
+ * Forget leaves of this pmap until all mappings together are at most `goal`.  First those of more mappings than
+ * the average: what one mapping holds would cost many faults, and give little.  Then any.
+ */
 static void
 pmap_forget(struct pmap *pmap, uint64_t goal)
 {
 	size_t nleaves = ((pmap->size >> PAGE_SHIFT) + PMAP_LEAF_PAGES - 1) >> PMAP_LEAF_SHIFT;
+	uint64_t average;
 
 	/* What can be had without a fault comes first. */
 	pmap_join(pmap);
 	if (pmap_runs() <= goal)
 		return;
-	for (size_t n = 0; n < nleaves; n++) {
+	average = pmap->runs / MAX(pmap->nleaves, 1);
+	for (size_t n = 0; n < 2 * nleaves; n++) {
 		size_t at = pmap->hand, first = at << PMAP_LEAF_SHIFT;
 		struct pmap_leaf *l;
 
@@ -133,7 +139,8 @@ pmap_forget(struct pmap *pmap, uint64_t goal)
 			continue;
 		}
 		l = leaf_of(pmap, first);
-		if (l == NULL || l->nframe == l->nwired || l->view)
+		if (l == NULL || l->nframe == l->nwired || l->view || (n < nleaves &&
+		    boundaries(pmap, first, MIN(first + PMAP_LEAF_PAGES, pmap->size >> PAGE_SHIFT) - 1) < average))
 			continue;
 		leaf_forget(pmap, l, first);
 		if (pmap_runs() <= goal)
@@ -161,12 +168,18 @@ relieve(struct pmap *pmap, uint64_t goal)
 	kmutex_unlock(&list_lock);
 }
 
+void
+relieve_some(struct pmap *pmap)
+{
+	relieve(pmap, pmap_budget - pmap_budget / RELIEF_SHARE);
+}
+
 /* => no run half done */
 void
 settle(struct pmap *pmap)
 {
 	if (pmap_runs() > pmap_budget)
-		relieve(pmap, pmap_budget / 4 * 3);
+		relieve_some(pmap);
 }
 
 void

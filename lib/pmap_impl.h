@@ -96,7 +96,6 @@ uint64_t boundaries(const struct pmap *, size_t i, size_t j);
 /* The same where [i, j] ends, for changes to all of it alike: two of each of its ends, less what is in the middle. */
 uint64_t ends(const struct pmap *, size_t i, size_t j);
 void changed(struct pmap *, size_t i, size_t j, uint64_t before);
-bool pte_boundary(pt_entry_t a, pt_entry_t b);		/* between neighbours, none of them apart */
 
 /*
  * pmap_budget.c
@@ -105,6 +104,7 @@ bool pte_boundary(pt_entry_t a, pt_entry_t b);		/* between neighbours, none of t
 void leaf_join(struct pmap *, struct pmap_leaf *, size_t first);	/* keep nothing of it apart */
 void pmap_join(struct pmap *);
 void relieve(struct pmap *, uint64_t goal);	/* make room for mappings, until there are so many */
+void relieve_some(struct pmap *);		/* likewise, for those of the near future */
 void settle(struct pmap *);			/* after rights were taken away: that may have cut runs */
 void must_unmap(struct pmap *, size_t i, size_t j);	/* reserved address space, whatever it takes */
 void pmap_link(struct pmap *);

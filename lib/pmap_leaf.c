@@ -102,8 +102,10 @@ leaf_make(struct pmap *pmap, size_t i)
 	if (*d == NULL && (*d = slab_alloc(&dir_slab)) == NULL)
 		return NULL;
 	l = &(*d)->leaf[slot_of(i)];
-	if (*l == NULL && (*l = slab_alloc(&leaf_slab)) != NULL)
+	if (*l == NULL && (*l = slab_alloc(&leaf_slab)) != NULL) {
 		(*d)->used++;
+		pmap->nleaves++;
+	}
 	return leaf_of(pmap, i);
 }
 
@@ -116,10 +118,8 @@ leaf_drop(struct pmap *pmap, size_t i)
 	KASSERT(l->nframe == 0 && l->nvalid == 0 && l->nwired == 0 && (*d)->row[slot_of(i)] == 0);
 	(*d)->leaf[slot_of(i)] = NULL;
 	slab_free(&leaf_slab, l);
-	if (--(*d)->used == 0) {
-		slab_free(&dir_slab, *d);
-		*d = NULL;
-	}
+	pmap->nleaves--;
+	(*d)->used--;
 }
 
 void
@@ -197,6 +197,32 @@ pte_set(struct pmap *pmap, struct pmap_leaf *l, size_t i, pt_entry_t new)
 	if (PTE_PFN(new) == 0)
 		apart_set(pmap, l, i, false);
 	*pte = new;
+}
+
+/*
+ * Whoever looks without the lock sees words of which each is, or was a moment ago, true.  Nothing that he
+ * follows is ever unmapped while the pmap is there: a directory stays until its end, and what was a leaf stays a piece of
+ * the slab.  The sanitizers are not asked.
+ */
+#if defined(__clang__)
+#define UNSEEN	__attribute__((__disable_sanitizer_instrumentation__, __noinline__))
+#else
+#define UNSEEN	__attribute__((__no_sanitize_thread__, __no_sanitize_address__, __noinline__))
+#endif
+#define LOOK(x)	(*(const volatile __typeof__(x) *)&(x))
+
+UNSEEN unsigned
+pmap_peek(const struct pmap *pmap, vm_offset_t va)
+{
+	size_t i = index_of(pmap, va);
+	const struct pmap_dir *d = LOOK(pmap->dir[i >> DIR_SHIFT]);
+	const struct pmap_leaf *l = d != NULL ? LOOK(d->leaf[slot_of(i)]) : NULL;
+	pt_entry_t pte;
+
+	if (l == NULL || LOOK(d->parked[slot_of(i) / 64]) >> (slot_of(i) % 64) & 1)
+		return 0;
+	pte = LOOK(l->pte[i % PMAP_LEAF_PAGES]) & PTE_PROT;
+	return pte | (LOOK(l->view) && LOOK(l->view_write) ? PTE_W : 0);
 }
 
 /*

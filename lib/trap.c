@@ -4,7 +4,8 @@
  * Traps: SIGSEGV and SIGBUS.
  *
  *	in a task's range?	no: it is the program's.  Its own action gets it, as if we were not there
- *	vm_fault()		done: return, and the instruction runs again
+ *	vm_fault_is_done()	yes, by another thread: return, and the instruction runs again
+ *	vm_fault()		done: likewise
  *	else			the signal that a kernel would have raised, to the program's action
  *
  *	nothing mapped		SIGSEGV	SEGV_MAPERR
@@ -187,6 +188,7 @@ handler(int sig, siginfo_t *si, void *context)
 	struct vm_map *map = NULL;
 	enum kern_return result;
 	int saved_errno = errno;
+	vm_offset_t va;
 	sys_sigset_t old;
 	siginfo_t info;
 
@@ -210,7 +212,8 @@ handler(int sig, siginfo_t *si, void *context)
 		errno = saved_errno;
 		return;
 	}
-	result = vm_fault(map, trunc_page((vm_offset_t)si->si_addr), type, 0);
+	va = trunc_page((vm_offset_t)si->si_addr);
+	result = vm_fault_is_done(map, va, type) ? KERN_SUCCESS : vm_fault(map, va, type, 0);
 	task_put(map);
 	trap_leave(&old);
 	if (result != KERN_SUCCESS)

@@ -328,6 +328,7 @@ vm_audit(void)
 	trap_enter(&old);
 	vm_pageout_hold();
 	vm_view_hold();
+	vm_homecoming_hold(true);
 	while (vm_pager_transfers() != 0)
 		sys_yield();
 	seen.nobjects = seen.npfns = 0;
@@ -344,6 +345,7 @@ vm_audit(void)
 			kpanic("audit: frame %u belongs to two pages", seen.pfn[i]);
 	audit_kernel();
 	compress_audit();
+	vm_homecoming_hold(false);
 	vm_view_go_on();
 	vm_pageout_go_on();
 	trap_leave(&old);

@@ -9,8 +9,15 @@
  * the window pages may be MADE: zero-filled, copied up, pushed to a copy object.  Pages that are
  * resident anyway are entered from the 64 KB around the fault as well, for that costs next to nothing.
  *
- * A window never leaves its entry nor its 2 MB chunk, takes at most an eighth of the
- * frames that are left, and shrinks to what is adjacent when the kernel's mappings run short.
+ * A window never leaves its entry nor its 2 MB chunk, and takes at most an eighth of the
+ * frames that are left.
+ *
+ * WHEN THE KERNEL'S MAPPINGS RUN SHORT each fault has to bring back as much as it can without taking one
+ * more than its page alone would.  Those that are forgotten to make room for it would
+ * else come back one by one, only to be forgotten again.  So then a cluster is ONE RUN: of the megabyte around the
+ * page all that can be in one mapping with it, but nothing else.  For the same reason pages are
+ * made coarser: of fresh memory 64 KB, for the kernel has no memory for what nobody
+ * touches; and of 64 KB of which a half has been copied already, the other half.
  */
 
 #include <sys/mman.h>
@@ -34,6 +41,7 @@
 #define GROWTH		4u
 #define POPULATE_LEAST	8u	/* pages to be written: for fewer, and to be read, the kernel's own faults cost less */
 #define FRAME_SHARE	8u
+#define COARSE_SHARE	16u	/* of what may be taken: so much is left when pages are made coarser */
 #define BUDGET_SHARE	32u	/* of all frames: a longer window's end would go before it is used */
 
 bool
@@ -98,21 +106,25 @@ vm_cluster_start(struct faultstate *fs, struct vm_cluster *cl, pt_entry_t pte, b
 	/* What was parked comes back to be read in long runs; who writes gets what he asks for. */
 	vm_pindex_t around = !parked ? AROUND : (fs->fault_type & VM_PROT_WRITE) ? 1 : VM_CLUSTER_MAX;
 
+	cl->one_run = pmap_mappings_short();
+	if (cl->one_run)
+		around = VM_CLUSTER_MAX;
 	ahead = MIN(ahead, fs->first_object->size - p);
 	n = MIN(n, ahead);
 	vm_cluster_went(fs, p + n, n);
 	vm_readahead_plan(fs, n);
 
+	cl->make_lo = p + 1;
 	cl->make_hi = p + affordable(n);
 	cl->lo = p;
 	cl->hi = p + n;
-	if (!(fs->flags & VM_FAULT_WIRE) && e->advice != VM_ADVICE_RANDOM && !pmap_mappings_short()) {
+	if (!(fs->flags & VM_FAULT_WIRE) && (e->advice != VM_ADVICE_RANDOM || cl->one_run)) {
 		cl->lo = p - MIN(back, p % around);
 		cl->hi = MIN(MAX(cl->hi, p - p % around + around), p + ahead);
 		cl->hi = MIN(cl->hi, cl->lo + VM_CLUSTER_MAX);
 	}
 	cl->centre = p - cl->lo;
-	cl->fresh = false;
+	cl->fresh = cl->coarse = false;
 	cl->nmade = 0;
 	cl->va = fs->va - ((vm_offset_t)cl->centre << PAGE_SHIFT);
 	for (uint32_t i = 0; i < cl->hi - cl->lo; i++)
@@ -243,36 +255,108 @@ neighbour(struct faultstate *fs, struct vm_cluster *cl, vm_pindex_t q, struct vm
 	return 0;
 }
 
+/* What it takes to find a neighbour. */
+struct gather {
+	struct vm_object *c;		/* the copy, locked and alive, or null */
+	bool unsure;			/* there is one, and it does not tell what it lacks */
+	struct vm_object *below;	/* where pages are copied up from, locked, or null */
+	bool make;			/* pages may be made */
+};
+
+static pt_entry_t
+gather_one(struct faultstate *fs, struct vm_cluster *cl, const struct gather *g, vm_pindex_t q)
+{
+	bool make = g->make && q >= cl->make_lo && q < cl->make_hi;
+
+	return cl->pte[q - cl->lo] = neighbour(fs, cl, q, g->c, g->unsure, g->below, make);
+}
+
+/* Does first_object have page q for itself, and owe it to nobody? */
+static bool
+is_settled(const struct faultstate *fs, const struct gather *g, vm_pindex_t q)
+{
+	return vm_page_lookup(fs->first_object, q) != NULL &&
+	    (g->c == NULL || vm_fault_copy_of(fs->first_object, q) != g->c || !vm_fault_copy_lacks(g->c, q));
+}
+
+/* Make pages coarser, where that is cheap or is likely to pay. */
+static void
+coarsen(struct faultstate *fs, struct vm_cluster *cl, const struct gather *g)
+{
+	vm_pindex_t lo = MAX(fs->first_pindex - fs->first_pindex % AROUND, cl->lo);
+	vm_pindex_t hi = MIN(fs->first_pindex - fs->first_pindex % AROUND + AROUND, cl->hi), settled = 0;
+
+	if (!g->make || g->unsure || !(fs->fault_type & VM_PROT_WRITE) || affordable(COARSE_SHARE * AROUND) <
+	    COARSE_SHARE * AROUND)
+		return;
+	for (vm_pindex_t q = lo; q < hi && !fs->zeroed; q++)
+		settled += is_settled(fs, g, q);
+	if (fs->zeroed || 2 * settled >= hi - lo) {
+		cl->coarse = fs->zeroed && cl->make_hi <= fs->first_pindex + 1;
+		cl->make_lo = lo;
+		cl->make_hi = MAX(cl->make_hi, hi);
+	}
+}
+
+/*
+ * From the page outwards, as long as it is one run.  Who reads gets all that can be read, and none of it to be written
+ * unless all of it can.
+ */
+static void
+gather_run(struct faultstate *fs, struct vm_cluster *cl, const struct gather *g)
+{
+	pt_entry_t mask = (fs->fault_type & VM_PROT_WRITE) ? ~0u : ~PTE_W, all = cl->pte[cl->centre];
+	vm_pindex_t lo = fs->first_pindex, hi = lo + 1;
+
+	coarsen(fs, cl, g);
+	for (; hi < cl->hi; hi++, all &= cl->pte[hi - 1 - cl->lo])
+		if (pte_boundary(cl->pte[hi - 1 - cl->lo] & mask, gather_one(fs, cl, g, hi) & mask))
+			break;
+	for (; lo > cl->lo; lo--, all &= cl->pte[lo - cl->lo])
+		if (pte_boundary(gather_one(fs, cl, g, lo - 1) & mask, cl->pte[lo - cl->lo] & mask))
+			break;
+	for (vm_pindex_t q = cl->lo; q < cl->hi; q++) {
+		pt_entry_t *pte = &cl->pte[q - cl->lo];
+
+		if (q < lo || q >= hi)
+			*pte = 0;
+		else if (!(all & PTE_W))
+			*pte &= ~PTE_W;
+	}
+}
+
 void
 vm_cluster_gather(struct faultstate *fs, struct vm_cluster *cl, bool writable)
 {
-	struct vm_object *first = fs->first_object, *below = NULL, *c = first->copy;
-	bool locked = false, unsure = false, alive = true;
+	struct vm_object *first = fs->first_object, *c = first->copy;
+	struct gather g = { .make = writable || fs->zeroed };
+	bool locked = false;
 
 	if (cl->hi - cl->lo <= 1)
 		return;
 	if (c != NULL) {
 		locked = vm_object_lock_try(c);
-		alive = locked && c->ref_count != 0;
+		g.c = locked && c->ref_count != 0 ? c : NULL;
 		/* What it has paged out, a pager that must not be asked here does not tell. */
-		unsure = !locked || (c->pager != NULL && !c->pager->ops->queryable);
+		g.unsure = !locked || (c->pager != NULL && !c->pager->ops->queryable);
 	}
-	if (fs->copied && cl->make_hi > fs->first_pindex + 1 && first->shadow != NULL) {
-		below = first->shadow;
-		vm_object_lock(below);
+	if (fs->copied && (cl->make_hi > fs->first_pindex + 1 || cl->one_run) && first->shadow != NULL) {
+		g.below = first->shadow;
+		vm_object_lock(g.below);
 	}
 	trim_hole(fs);
 	cl->row = (struct vm_page_row){ .want = cl->make_hi - fs->first_pindex - 1 };
-	for (vm_pindex_t q = cl->lo; q < cl->hi; q++) {
-		bool make = q > fs->first_pindex && q < cl->make_hi && (writable || fs->zeroed);
-
-		if (q != fs->first_pindex)
-			cl->pte[q - cl->lo] = neighbour(fs, cl, q, alive ? c : NULL, unsure, below, make);
+	if (cl->one_run) {
+		gather_run(fs, cl, &g);
+	} else {
+		for (vm_pindex_t q = cl->lo; q < cl->hi; q++)
+			if (q != fs->first_pindex)
+				(void)gather_one(fs, cl, &g, q);
 	}
 	vm_page_row_end(&cl->row);
 	vm_page_activate_many(cl->made, cl->nmade);
-	if (below != NULL)
-		vm_object_unlock(below);
+	if (g.below != NULL)
+		vm_object_unlock(g.below);
 	if (locked)
 		vm_object_unlock(c);
 }
@@ -325,7 +409,7 @@ vm_cluster_enter(struct faultstate *fs, struct vm_cluster *cl)
 	}
 	result = pmap_enter(fs->map->pmap, cl->va, cl->hi - cl->lo, cl->pte, cl->centre,
 	    home_lo, home_hi, home_pfn, &entered);
-	if (result == KERN_SUCCESS && entered >= POPULATE_LEAST && (fs->fault_type & VM_PROT_WRITE))
+	if (result == KERN_SUCCESS && entered >= POPULATE_LEAST && (fs->fault_type & VM_PROT_WRITE) && !cl->coarse)
 		plan_populate(fs, cl);
 	if (entered > 1)
 		vm_count_n(v_clustered, entered - 1);

@@ -16,7 +16,9 @@
 struct vm_cluster {
 	vm_offset_t va;			/* of the first pte */
 	vm_pindex_t lo, hi;		/* pages of first_object to look at */
-	vm_pindex_t make_hi;		/* pages from the fault to here may be made or copied */
+	vm_pindex_t make_lo, make_hi;	/* pages that may be made or copied beside the fault's own */
+	bool one_run;			/* mappings are short: only what will be in one with the fault's own */
+	bool coarse;			/* pages were made that nobody may ever touch */
 	uint32_t centre;		/* which pte is the fault's own */
 	struct vm_page_row row;		/* frames for those that are made */
 	struct vm_page *made[VM_CLUSTER_MAX];	/* new ones, on no queue yet */

@@ -158,6 +158,10 @@ merge(struct vm_object *us, struct vm_object *backing)
 	} else {
 		physmem_unreserve(&backing->home);
 	}
+	/* The others' pages keep their frames, too, and one of the two is away. */
+	if (moved != 0 && us->pages.count != 0)
+		vm_object_strays(us);
+	vm_object_strays_end(backing);
 	old_pager = backing->pager;
 	vm_object_unlock(backing);
 	if (old_pager != NULL)

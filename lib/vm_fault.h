@@ -22,7 +22,13 @@ void vm_fault_fini(void);
  */
 enum kern_return vm_fault(struct vm_map *, vm_offset_t va, vm_prot_t fault_type, unsigned flags);
 
-/* The same, knowing that npages from va on will be wanted; more than one may be made accessible. */
+/*
+ * Has somebody else done that by now?  Then the touch may be tried again: it will find the page, or fault once
+ * more.  Takes no lock.  => a trap of this thread's at page va; the map is referenced
+ */
+bool vm_fault_is_done(const struct vm_map *, vm_offset_t va, vm_prot_t fault_type);
+
+/* As vm_fault(), knowing that npages from va on will be wanted; more than one may be made accessible. */
 enum kern_return vm_fault_ahead(struct vm_map *, vm_offset_t va, vm_prot_t fault_type, uint32_t npages);
 
 /*

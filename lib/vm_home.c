@@ -153,6 +153,7 @@ vm_object_home_release(struct vm_object *o)
 {
 	struct vm_run *r;
 
+	vm_object_strays_end(o);
 	physmem_unreserve(&o->home);
 	while ((r = TAILQ_FIRST(&o->run_list)) != NULL) {
 		TAILQ_REMOVE(&o->run_list, r, link);

@@ -192,18 +192,23 @@ start_threads(uint64_t pages)
 {
 	int error = pmap_start();
 
+	if (error != 0)
+		return error;
+	error = vm_homecoming_start();
 	if (error == 0) {
 		error = vm_view_start();
 		if (error != 0)
-			pmap_stop();
+			vm_homecoming_stop();
 	}
 	if (error == 0) {
 		error = vm_pageout_start(pages);
 		if (error != 0) {
 			vm_view_stop();
-			pmap_stop();
+			vm_homecoming_stop();
 		}
 	}
+	if (error != 0)
+		pmap_stop();
 	return error;
 }
 
@@ -212,6 +217,7 @@ stop_threads(void)
 {
 	vm_pageout_stop();
 	vm_view_stop();
+	vm_homecoming_stop();
 	pmap_stop();
 }
 

@@ -46,6 +46,7 @@ void
 vm_object_init(void)
 {
 	vm_home_init();
+	vm_homecoming_init();
 	slab_init(&object_slab, "vm_object", sizeof(struct vm_object), 64);
 	kmutex_init(&cache_lock, RANK_PAGER);
 	krwlock_init(&vm_rmap_lock, RANK_RMAP);

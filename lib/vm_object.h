@@ -96,6 +96,10 @@ struct vm_object {
 	bool home_tried;		/* O */
 	struct radix runs;		/* O: of a file: pindex >> 9 to the run for those pages */
 	TAILQ_HEAD(vm_run_list, vm_run) run_list;	/* O: ditto, oldest first */
+	TAILQ_ENTRY(vm_object) away_link;	/* in the list of vm_homecoming.c, if `away' */
+	bool away;			/* O, to write with the list's lock as well: pages may be away from home */
+	bool away_seen;			/* O: one was, since the last round began */
+	vm_pindex_t away_hand;		/* O: where to go on looking for them */
 	vm_pindex_t bypass_hint;	/* O: a page that stood in the way of the last bypass */
 
 	struct vm_written written;	/* O */
@@ -195,6 +199,16 @@ vm_pfn_t vm_object_home_frame(struct vm_object *, vm_pindex_t);
 /* The run of frames that page pindex has its place in, and the object's page at its start.  => locked */
 bool vm_object_home(struct vm_object *, vm_pindex_t pindex, struct physmem_home *, int64_t *first);
 void vm_object_home_release(struct vm_object *);	/* => empty, going */
+/* Coming home (vm_homecoming.c).  The object has pages that are away from home.  => locked */
+void vm_object_strays(struct vm_object *);
+void vm_object_strays_end(struct vm_object *);		/* it has none, or is going.  => locked, or nobody finds it */
+uint32_t vm_homecoming_step(void);			/* bring a few home; how many.  => no object locked */
+void vm_homecoming_init(void);
+int vm_homecoming_start(void);				/* the thread; 0 or -errno */
+void vm_homecoming_stop(void);
+#ifdef VMF_TESTING
+void vm_homecoming_hold(bool);				/* for the audit: have nobody moved, or go on */
+#endif
 void vm_home_init(void);
 void vm_home_fini(void);
 /*

@@ -102,6 +102,8 @@ give_frame(struct vm_page *m, enum physmem_fill fill, struct vm_page_row *row)
 			physmem_zero(m->pfn);
 	} else {
 		m->pfn = physmem_alloc(home, fill);
+		if (m->pfn != home && m->pfn != 0 && home != 0 && m->object->internal)
+			vm_object_strays(m->object);
 	}
 	return m->pfn != 0;
 }

@@ -495,6 +495,9 @@ struct vmf_stats {
 	uint64_t v_views_home;		/* counter: pages it had copied that were brought back */
 	uint64_t v_views_dense;		/* counter: runs it was told to copy whole */
 	uint64_t v_dense;		/* counter: runs that were pushed to a copy whole */
+	uint64_t v_homed;		/* counter: pages brought back to their home frames, so that
+					   fewer mappings hold them */
+	uint64_t v_already;		/* counter: faults that another thread had resolved by then */
 };
 
 /* -EINVAL	stats->size is not that of a known version */

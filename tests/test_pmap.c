@@ -94,7 +94,7 @@ end(void)
 	expect(pmap_mappings(), 1);
 	expect(pmap->napart, 0);
 	for (unsigned i = 0; i < pmap->ndir; i++)
-		check(pmap->dir[i] == NULL);	/* no leaf is left */
+		check(pmap->dir[i] == NULL || pmap->dir[i]->used == 0);	/* no leaf is left */
 	pmap_destroy(pmap);
 	pmap_fini();
 	check(munmap(guard, (PAGES + 2) * PG) == 0);
@@ -365,7 +365,7 @@ END_TEST
 START_TEST(under_a_budget)
 {
 	begin(strategies[_i % nitems(strategies)], 64);
-	random_ops((uint64_t)_i + 1, 600);
+	random_ops((uint64_t)_i + 1, 3000);
 	check(vm_meter_read(VMC_v_forgets) > 0);
 	end();
 }
@@ -589,6 +589,83 @@ START_TEST(apart_goes_before_forgetting)
 }
 END_TEST
 
+/* One call enters a run, though some pages of it are mapped as it will be. */
+START_TEST(a_run_bridges_what_is_mapped)
+{
+	pt_entry_t pte[32];
+	uint32_t entered;
+	uint64_t calls;
+
+	begin(strategies[_i], 0);
+	for (size_t i = 0; i < 32; i += 2)
+		enter_home_pages(i, 1, PTE_R | PTE_W);
+	/* Neither one with other rights nor a wired one is touched. */
+	pmap_protect(pmap, va(8), va(9), VM_PROT_READ, 0);
+	pmap_change_wiring(pmap, va(20), true);
+	calls = vm_meter_read(VMC_v_map_calls);
+	for (size_t k = 0; k < 32; k++)
+		pte[k] = k == 8 ? PTE_MAKE(HOME + k, PTE_R) : PTE_MAKE(HOME + k, PTE_R | PTE_W);
+	expect(pmap_enter(pmap, base, 32, pte, 1, base, base, 0, &entered), KERN_SUCCESS);
+	expect(entered, 16);
+	/* Pages 1-7, 9-19 and 21-31; the kernel may also be asked to keep them apart or not. */
+	check(vm_meter_read(VMC_v_map_calls) - calls <= 6);
+	for (size_t i = 0; i < 32; i++)
+		ref[i] = PTE_MAKE(HOME + i, i == 8 ? PTE_R : i == 20 ? PTE_R | PTE_W | PTE_WIRED : PTE_R | PTE_W);
+	for (size_t i = 0; i < 32; i++)
+		check_rights(i);
+	check(pmap->runs == pmap_count_runs(pmap));
+	pmap_change_wiring(pmap, va(20), false);
+	end();
+}
+END_TEST
+
+/* When mappings are short a page brings with it what will be in one with it, and nothing else. */
+START_TEST(one_run_when_mappings_are_short)
+{
+	pt_entry_t pte[16];
+	uint32_t entered;
+
+	begin(strategies[_i], 64);
+	for (size_t i = 64; i < 64 + 40; i += 2) {
+		pt_entry_t lone = PTE_MAKE(i, PTE_R);
+
+		expect(pmap_enter(pmap, va(i), 1, &lone, 0, base, base, 0, &entered), KERN_SUCCESS);
+	}
+	check(pmap_mappings_short());
+	for (size_t k = 0; k < 16; k++)
+		pte[k] = PTE_MAKE(HOME + k, k == 3 || k == 12 ? PTE_R : PTE_R | PTE_W);
+	pte[9] = PTE_MAKE(1, PTE_R | PTE_W);
+	expect(pmap_enter(pmap, base, 16, pte, 6, base, base, 0, &entered), KERN_SUCCESS);
+	expect(entered, 5);
+	for (size_t k = 0; k < 16; k++)
+		check((pte[k] != 0) == (k >= 4 && k <= 8) && (pmap_extract(pmap, va(k)) != 0) == (k >= 4 && k <= 8));
+	end();
+}
+END_TEST
+
+/* What is in one mapping stays, when that is enough: to forget it would free none. */
+START_TEST(what_is_cut_most_is_forgotten)
+{
+	uint32_t entered;
+
+	begin(strategies[_i], 64);
+	for (size_t i = 0; i < PAGES; i += LEAF)
+		enter_home_pages(i, LEAF, PTE_R | PTE_W);
+	for (size_t n = 0; n < 4 * LEAF; n++) {
+		pt_entry_t lone = PTE_MAKE(1 + n % LEAF, PTE_R);
+
+		/* The last leaf only. */
+		expect(pmap_enter(pmap, va(PAGES - LEAF + n * 7 % LEAF), 1, &lone, 0, base, base, 0, &entered),
+		    KERN_SUCCESS);
+		check(pmap_mappings() <= 64);
+	}
+	check(vm_meter_read(VMC_v_forgets) > 0);
+	for (size_t i = 0; i < PAGES - LEAF; i++)
+		check(pmap_extract(pmap, va(i)) == PTE_MAKE(HOME + i, PTE_R | PTE_W));
+	end();
+}
+END_TEST
+
 /* The kernel refuses: giving fails and leaves nothing behind, taking away does not fail. */
 static int refusals;
 static enum sys_call refused_call;
@@ -632,6 +709,33 @@ START_TEST(kernel_refuses)
 		expect(kernel_runs(), pmap_mappings());
 		expect(pmap_count_runs(pmap), pmap_mappings());
 	}
+	end();
+}
+END_TEST
+
+/* What lies between the pages of a run may be forgotten to make room for it: then it must not come along. */
+START_TEST(a_run_is_refused)
+{
+	pt_entry_t pte[32] = { 0 };
+	uint32_t entered;
+
+	begin(strategies[_i], 0);
+	for (size_t i = 0; i < 32; i += 2)
+		enter_home_pages(i, 1, PTE_R | PTE_W);
+	for (size_t k = 1; k < 32; k += 2)
+		pte[k] = PTE_MAKE(HOME + k, PTE_R | PTE_W);
+	refused_call = SYS_CALL_MMAP;
+	refusals = 1;
+	sys_inject = refuse;
+	expect(pmap_enter(pmap, base, 32, pte, 1, base, base, 0, &entered), KERN_SUCCESS);
+	expect(refusals, 0);
+	for (size_t i = 0; i < 32; i++) {
+		ref[i] = pmap_extract(pmap, va(i));
+		check((ref[i] & PTE_PROT) == (i % 2 != 0 ? PTE_R | PTE_W : 0u));
+		check_rights(i);
+	}
+	expect(pmap_count_runs(pmap), pmap->runs);
+	expect(kernel_runs(), pmap->runs);
 	end();
 }
 END_TEST
@@ -692,6 +796,10 @@ main(void)
 	tcase_add_loop_test(tc, odd_pages_in_full_leaves, 0, (int)nitems(strategies));
 	tcase_add_test(tc, dense_writes_come_together);
 	tcase_add_test(tc, apart_goes_before_forgetting);
+	tcase_add_loop_test(tc, a_run_bridges_what_is_mapped, 0, (int)nitems(strategies));
+	tcase_add_loop_test(tc, one_run_when_mappings_are_short, 0, (int)nitems(strategies));
+	tcase_add_loop_test(tc, a_run_is_refused, 0, (int)nitems(strategies));
+	tcase_add_loop_test(tc, what_is_cut_most_is_forgotten, 0, (int)nitems(strategies));
 	tcase_add_loop_test(tc, kernel_refuses, 0, (int)nitems(strategies));
 	tcase_add_test(tc, parking_is_refused);
 	suite_add_tcase(s, tc);

@@ -80,6 +80,7 @@ static const char *const rank_names[RANK_COUNT] = {
 	[RANK_OBJECT] = "object", [RANK_RMAP] = "rmap", [RANK_PMAP] = "pmap",
 	[RANK_PMAP_LIST] = "pmap list", [RANK_PARK] = "park",
 	[RANK_VIEW] = "view",
+	[RANK_AWAY] = "away",
 	[RANK_PAGEQ] = "pageq", [RANK_PHYSMEM] = "physmem",
 	[RANK_USER_PAGER] = "user pager", [RANK_COMPRESSOR] = "compressor",
 	[RANK_COMPRESS] = "compress", [RANK_SWAP] = "swap", [RANK_SWAP_MAP] = "swap map",

@@ -37,6 +37,7 @@ enum lock_rank {
 	RANK_PMAP_LIST,		/* the list of pmaps */
 	RANK_PARK,		/* page tables that nobody needs any more */
 	RANK_VIEW,		/* the list of private views; their objects only by trylock */
+	RANK_AWAY,		/* objects with pages away from home */
 	RANK_PAGEQ,		/* page queues */
 	RANK_PHYSMEM,		/* frames and their placement */
 	RANK_USER_PAGER,	/* requests of a user pager */
