@@ -377,6 +377,28 @@ physmem_alloc(vm_pfn_t want, enum physmem_fill fill)
 	return pfn;
 }
 
+uint32_t
+physmem_alloc_row(vm_pfn_t want, uint32_t n)
+{
+	uint64_t busy;
+	uint32_t got = 0;
+
+	if (want == 0)
+		return 0;
+	kmutex_lock(&pm.lock);
+	busy = pm.nused + pm.nlent + pm.ndirty;
+	n = (uint32_t)MIN((uint64_t)n, pm.budget - MIN(busy, pm.budget));
+	for (; got < n && want + got < pm.nframes && !test_bit(pm.used, want + got) &&
+	    !test_bit(pm.dirty, want + got); got++) {
+		set_bit(pm.used, want + got);
+		set_bit(pm.fresh, want + got);
+	}
+	pm.nused += got;
+	note_low();
+	kmutex_unlock(&pm.lock);
+	return got;
+}
+
 /*
  * The batch is full: what is left of it?  Frames that were taken again while still in memory need no
  * punching, and who goes round in a few of them should keep them.  => lock held

@@ -54,6 +54,11 @@ void physmem_unreserve(struct physmem_home *);
  * used up.  Takes dirty frames before it gives up.
  */
 vm_pfn_t physmem_alloc(vm_pfn_t want, enum physmem_fill);
+/*
+ * Up to n clean frames in a row, the first of which is `want', as far as that goes without a look at anything else.
+ * Returns how many.
+ */
+uint32_t physmem_alloc_row(vm_pfn_t want, uint32_t n);
 void physmem_free(vm_pfn_t);
 void physmem_free_many(const vm_pfn_t *, uint32_t n);
 /*

@@ -114,8 +114,6 @@ extern const struct pmap_ops pmap_park_ops;	/* the next one, and large runs are 
 extern const struct pmap_ops pmap_mprotect_ops;	/* mprotect what is mapped, mmap what is not */
 extern const struct pmap_ops pmap_mmap_ops;	/* mmap anew for every change */
 
-const struct pmap_ops *pmap_strategy(const char *name);	/* null: there is none of that name */
-
 /*
  * budget: kernel mappings at most, of all pmaps together; 0: find out.  strategy null: the best that this kernel
  * can.  => frames are there
@@ -169,6 +167,8 @@ void pmap_view_around(struct pmap *, vm_offset_t va, size_t leaves, size_t *befo
 bool pmap_view_open(struct pmap *, vm_offset_t va, vm_pfn_t pfn, size_t leaves);	/* false: not possible.  => none wired */
 bool pmap_has_views(void);
 void pmap_view_close(struct pmap *, vm_offset_t va);		/* it can be read, not written */
+/* The view at va, and those after it that are like it, so many leaves at most, lose the right to write. */
+void pmap_view_still(struct pmap *, vm_offset_t va, size_t leaves);
 unsigned pmap_view_rights(struct pmap *, vm_offset_t va);	/* PTE_R, PTE_W: the program's; 0: none, or no view */
 /* Set a bit for each page that is not what its frame is.  => nobody can write */
 void pmap_view_changed(vm_offset_t va, uint64_t changed[PMAP_LEAF_WORDS]);

@@ -125,6 +125,7 @@ void park_fini(void);				/* => all that was parked is gone */
  * => how many pages; 0: not worth it, or not possible, and nothing has changed
  */
 size_t park(struct pmap *, size_t i, size_t end, bool *may);
+void park_over(void);				/* somebody has come back to what was parked */
 /* Let go of tables that were parked, the oldest first.  => false: there are none */
 bool park_reap(void);
 

@@ -70,6 +70,7 @@ wake(struct pmap_dir *d, size_t slot)
 	l->nvalid = l->nwrite = l->nexec = 0;
 	memset(l->write, 0, sizeof(l->write));
 	l->parked = true;
+	park_over();
 }
 
 struct pmap_leaf *
@@ -140,6 +141,8 @@ leaf_fill(struct pmap *pmap, size_t i, vm_pfn_t pfn, unsigned rights)
 	for (size_t k = 0; k < PMAP_LEAF_WORDS; k++)
 		l->write[k] = write ? ALL_PAGES : 0;
 	memset(l->apart, 0, sizeof(l->apart));
+	if (bit_get(d->parked, slot_of(i)))
+		park_over();
 	bit_set(d->parked, slot_of(i), false);
 	d->row[slot_of(i)] = rights == (PTE_R | PTE_W) ? pfn : 0;
 }

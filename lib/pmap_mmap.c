@@ -13,7 +13,6 @@
  * of the memfd, and make a page of each.
  */
 
-#include <string.h>
 #include <sys/mman.h>
 
 #include "kern/assert.h"
@@ -111,16 +110,3 @@ const struct pmap_ops pmap_mmap_ops = {
 	.protect = mmap_map,
 	.unmap = mmap_unmap,
 };
-
-const struct pmap_ops *
-pmap_strategy(const char *name)
-{
-	static const struct pmap_ops *const all[] = {
-		&pmap_view_ops, &pmap_park_ops, &pmap_mprotect_ops, &pmap_mmap_ops,
-	};
-
-	for (size_t i = 0; i < nitems(all); i++)
-		if (strcmp(all[i]->name, name) == 0)
-			return all[i];
-	return NULL;
-}

@@ -60,6 +60,7 @@
 struct park {
 	TAILQ_ENTRY(park) link;
 	vm_offset_t start, end;
+	bool ours;			/* a child does not get it */
 };
 
 static struct {
@@ -70,6 +71,7 @@ static struct {
 	struct slab slab;
 	pthread_t thread;
 	_Atomic bool stop;
+	_Atomic bool idle;		/* the reaper has to be woken */
 	char work;			/* its address: what the reaper waits on */
 } pk;
 
@@ -153,8 +155,6 @@ move_away(vm_offset_t va, vm_size_t size)
 		slab_free(&pk.slab, p);
 		return sys_err(alias);
 	}
-	/* A child has none of the managed memory, here neither. */
-	(void)sys_madvise(alias, size, MADV_DONTFORK);
 	atomic_fetch_add(&pmap_total_runs, PARK_RUNS);
 	kmutex_lock(&pk.lock);
 	TAILQ_INSERT_TAIL(&pk.parks, p, link);
@@ -183,7 +183,6 @@ park(struct pmap *pmap, size_t i, size_t end, bool *may)
 	error = pmap_ops->protect(va_of(pmap, i), npages, pfn, 0);
 	if (error != 0) {
 		must_unmap(pmap, i, i + npages - 1);
-		event_wake(&pk.work);
 		return npages;
 	}
 	for (size_t k = i; k < i + npages; k += PMAP_LEAF_PAGES) {
@@ -193,7 +192,6 @@ park(struct pmap *pmap, size_t i, size_t end, bool *may)
 		d->row[(k >> PMAP_LEAF_SHIFT) % DIR_LEAVES] = 0;
 	}
 	runs_add(pmap, ends(pmap, i, i + npages - 1) - before);
-	event_wake(&pk.work);
 	return npages;
 }
 
@@ -207,6 +205,10 @@ reap_some(struct park *p)
 {
 	vm_size_t size = MIN(p->end - p->start, LEAF_SIZE);
 
+	/* A child has none of the managed memory, here neither. */
+	if (!p->ours)
+		(void)sys_madvise((void *)p->start, p->end - p->start, MADV_DONTFORK);
+	p->ours = true;
 	if (sys_munmap((void *)p->start, size) != 0)
 		return false;
 	p->start += size;
@@ -238,6 +240,15 @@ park_reap(void)
 	return done;
 }
 
+/* Who makes the cut has more to do than to wake the reaper: the first to come back does. */
+void
+park_over(void)
+{
+	if (unlikely(atomic_load_explicit(&pk.idle, memory_order_relaxed)) &&
+	    atomic_load_explicit(&pk.nparks, memory_order_relaxed) != 0 && atomic_exchange(&pk.idle, false))
+		event_wake(&pk.work);
+}
+
 static void *
 reaper(void *arg)
 {
@@ -246,9 +257,13 @@ reaper(void *arg)
 	(void)arg;
 	while (!atomic_load(&pk.stop)) {
 		uint32_t ticket = event_prepare(&pk.work);
-		bool idle = atomic_load(&pk.nparks) == 0;
 		uint64_t began;
+		bool idle;
 
+		atomic_store(&pk.idle, true);
+		idle = atomic_load(&pk.nparks) == 0;
+		if (!idle)
+			atomic_store(&pk.idle, false);
 		if (!atomic_load(&pk.stop))
 			(void)event_wait(&pk.work, ticket, idle ? EVENT_FOREVER : pause);
 		if (idle) {

@@ -242,6 +242,17 @@ view_limit(struct pmap *pmap, size_t i, size_t end, unsigned prot)
 }
 
 void
+pmap_view_still(struct pmap *pmap, vm_offset_t va, size_t leaves)
+{
+	size_t i = index_of(pmap, va);
+
+	kmutex_lock(&pmap->lock);
+	(void)view_at(pmap, va);
+	(void)view_limit(pmap, i, MIN(i + (leaves << PMAP_LEAF_SHIFT), pmap->size >> PAGE_SHIFT), PTE_R);
+	kmutex_unlock(&pmap->lock);
+}
+
+void
 pmap_view_close(struct pmap *pmap, vm_offset_t va)
 {
 	size_t i = index_of(pmap, va);

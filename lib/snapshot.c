@@ -493,6 +493,7 @@ snapshot_map(uint64_t name, size_t range, size_t offset, size_t size, struct vm_
 struct origin {
 	struct vm_object *object;
 	vm_pindex_t pindex;
+	bool viewed;			/* ... or not: who is above sees the frame, or not, as the case may be */
 };
 
 static struct origin
@@ -500,21 +501,24 @@ origin_of(const struct piece *p, size_t offset)
 {
 	vm_pindex_t i = p->offset + (vm_pindex_t)((offset - p->start) >> PAGE_SHIFT);
 	struct vm_object *o = p->object, *next;
+	bool viewed = false;
 
 	if (o == NULL)
-		return (struct origin){ NULL, 0 };
+		return (struct origin){ 0 };
 	vm_object_lock(o);
 	for (;;) {
 		struct vm_page *m = vm_page_lookup(o, i);
 
 		/* Pages of external objects are their own origin, in memory or not. */
 		if ((m != NULL && !(m->flags & PG_FAKE)) || vm_object_paged_out(o, i) ||
-		    !o->internal)
+		    !o->internal) {
+			viewed = m != NULL && (m->flags & PG_VIEW) && !vm_view_may_read(m, true);
 			break;
+		}
 		next = o->shadow;
 		if (next == NULL) {
 			vm_object_unlock(o);
-			return (struct origin){ NULL, 0 };
+			return (struct origin){ 0 };
 		}
 		i += o->shadow_offset;
 		vm_object_lock(next);
@@ -522,7 +526,7 @@ origin_of(const struct piece *p, size_t offset)
 		o = next;
 	}
 	vm_object_unlock(o);
-	return (struct origin){ o, i };
+	return (struct origin){ o, i, viewed };
 }
 
 /* 1: the pages differ; 0: they do not; or -errno. */
@@ -533,7 +537,7 @@ page_differs(const struct piece *a, const struct piece *b, size_t offset)
 	struct origin x = origin_of(a, offset), y = origin_of(b, offset);
 	int error;
 
-	if (x.object == y.object && x.pindex == y.pindex)
+	if (x.object == y.object && x.pindex == y.pindex && !x.viewed && !y.viewed)
 		return 0;
 	error = piece_read(a, offset, abuf, PAGE_SIZE);
 	if (error == 0)

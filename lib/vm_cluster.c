@@ -125,6 +125,7 @@ vm_cluster_start(struct faultstate *fs, struct vm_cluster *cl, pt_entry_t pte, b
 	}
 	cl->centre = p - cl->lo;
 	cl->fresh = cl->coarse = false;
+	cl->nmade = 0;
 	cl->va = fs->va - ((vm_offset_t)cl->centre << PAGE_SHIFT);
 	for (uint32_t i = 0; i < cl->hi - cl->lo; i++)
 		cl->pte[i] = 0;
@@ -177,7 +178,8 @@ new_page(struct faultstate *fs, struct vm_cluster *cl, vm_pindex_t q, struct vm_
 		m->flags |= PG_MODIFIED;
 	else if (fs->fault_type & VM_PROT_WRITE)
 		m->flags |= PG_MODIFIED | PG_HOLE;
-	vm_page_activate(m);
+	/* It is put on its queue with the others, at the end. */
+	cl->made[cl->nmade++] = m;
 	vm_page_wakeup(m);
 	cl->fresh |= from == NULL && fs->first_object->internal;
 	return PTE_MAKE(m->pfn, (m->flags & PG_MODIFIED) ? fs->prot : fs->prot & ~(unsigned)VM_PROT_WRITE);
@@ -352,6 +354,7 @@ vm_cluster_gather(struct faultstate *fs, struct vm_cluster *cl, bool writable)
 				(void)gather_one(fs, cl, &g, q);
 	}
 	vm_page_row_end(&cl->row);
+	vm_page_activate_many(cl->made, cl->nmade);
 	if (g.below != NULL)
 		vm_object_unlock(g.below);
 	if (locked)

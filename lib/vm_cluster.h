@@ -21,6 +21,8 @@ struct vm_cluster {
 	bool coarse;			/* pages were made that nobody may ever touch */
 	uint32_t centre;		/* which pte is the fault's own */
 	struct vm_page_row row;		/* frames for those that are made */
+	struct vm_page *made[VM_CLUSTER_MAX];	/* new ones, on no queue yet */
+	uint32_t nmade;
 	bool fresh;			/* zeros were made, for which the kernel may have no memory yet */
 	pt_entry_t pte[VM_CLUSTER_MAX];
 };

@@ -20,6 +20,8 @@
  *   - If backing is the copy of S, S is still being written, and what is pushed must
  *     go on reaching us.  After a merge we take backing's place as S's copy.  A
  *     bypass would cut us off from the pushes, so there is none.
+ *   - If a closed view owes pages to backing (vm_view.c), it will have them and does not show it
+ *     yet.  There is no bypass until it has.
  *   - If we were backing's copy and now do without it, it need not push to us.
  *   - Pages keep their frames, so no mapping changes.  A page that is freed was
  *     hidden by ours and has been unmapped from all above us when ours came.
@@ -176,6 +178,9 @@ bypass(struct vm_object *us, struct vm_object *backing)
 	struct vm_object *s = backing->shadow;
 	vm_pindex_t i, at;
 
+	/* What we see through it may be still to come. */
+	if (backing->owed != 0)
+		return false;
 	/* The page that stood in the way last time probably still does. */
 	if (us->bypass_hint >= us->shadow_offset && us->bypass_hint < backing->size &&
 	    radix_lookup(&backing->pages, us->bypass_hint) != NULL &&

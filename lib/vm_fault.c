@@ -350,6 +350,12 @@ fault_viewed(struct faultstate *fs)
 	PROBE("vm_fault: before bringing home");
 	result = vm_view_home(object, pindex, pindex + 1);
 	vm_object_deallocate(object);
+	/* What may be written at once, as no copy needs it, will be. */
+	if (fs->map != NULL && fs->io_buf == NULL && (pmap_extract(fs->map->pmap, fs->va) & PTE_W)) {
+		fs->populate_va = fs->va - ((fs->va - fs->map->base) & (((vm_size_t)PMAP_LEAF_PAGES << PAGE_SHIFT) - 1));
+		fs->populate_pages = PMAP_LEAF_PAGES;
+		fs->populate_fresh = false;
+	}
 	return result == KERN_SUCCESS ? KERN_RETRY : result;
 }
 

@@ -516,8 +516,9 @@ vm_map_clear(struct vm_map *map)
 	(void)vm_map_lock_range(map, map->base, map->end, false);
 	map->dead = true;
 	/* Whoever has a copy of it counts on what is in its views. */
-	while (vm_view_drop(map, map->base, map->end) != KERN_SUCCESS)
+	while (vm_view_keep(map, map->base, map->end) != KERN_SUCCESS)
 		sys_yield();
+	vm_view_drop(map, map->base, map->end);
 	vm_fault_release_holds(map);
 	vm_map_delete(map, map->base, map->end, &reaper);
 	krwlock_write_unlock(&map->lock);

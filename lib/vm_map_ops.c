@@ -37,12 +37,13 @@ vm_map_unmap(struct vm_map *map, vm_offset_t s, vm_offset_t e)
 	(void)vm_map_lock_range(map, s, e, false);
 	if (vm_map_is_held(map, s, e))
 		result = KERN_BUSY;
-	else if (vm_view_drop(map, s, e) != KERN_SUCCESS || !vm_map_clip(map, s, e))
+	else if (vm_view_keep(map, s, e) != KERN_SUCCESS || !vm_map_clip(map, s, e))
 		result = KERN_RESOURCE_SHORTAGE;
 	if (result != KERN_SUCCESS) {
 		unlock(map, s, e);
 		return result;
 	}
+	vm_view_drop(map, s, e);
 	vm_map_delete(map, s, e, &reaper);
 	krwlock_write_unlock(&map->lock);
 	vm_map_reap(&reaper);

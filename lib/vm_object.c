@@ -223,6 +223,8 @@ terminate(struct vm_object *o)
 		handle_put(&pager->handle);
 	}
 	vm_object_free(o);
+	if (shadow != NULL)
+		vm_view_still(shadow);
 	return shadow;
 }
 
@@ -658,7 +660,8 @@ vm_object_copy(struct vm_object *o, vm_pindex_t lo, vm_pindex_t hi, struct vm_cu
 	 * A copy that was merged with a shadow above it lives on as that shadow, which somebody writes to:
 	 * it gets what is pushed, but it is no snapshot of anything.
 	 */
-	if (old != NULL && !old->owned && !vm_view_is_open(o, lo, hi) && old->shadow_offset <= lo && old->shadow_offset + old->size >= hi &&
+	if (old != NULL && !old->owned && !vm_view_differs(o, old, lo, hi) &&
+	    old->shadow_offset <= lo && old->shadow_offset + old->size >= hi &&
 	    ((old->pages.count == 0 && old->pager == NULL) || (cut != NULL && o->cut_listed))) {
 		/* Nothing was written since the last copy, or that was of this very instant: it serves. */
 		old->ref_count++;

@@ -104,6 +104,7 @@ struct vm_object {
 
 	struct vm_written written;	/* O */
 	struct avl views;		/* O: private views of ours (vm_view.h), by their first page */
+	uint32_t owed;			/* O: closed views, of an object below, whose frames hold what we show */
 
 	struct vm_object *cut_next;	/* owned by the cut under way */
 	bool cut_listed;		/* ditto: it is in the cut's list */

@@ -70,7 +70,7 @@ vm_page_alloc_fake(struct vm_object *object, vm_pindex_t pindex)
 static bool
 give_frame(struct vm_page *m, enum physmem_fill fill, struct vm_page_row *row)
 {
-	vm_pfn_t home;
+	vm_pfn_t home = 0;
 
 	KASSERT(m->flags & PG_BUSY);
 	if (physmem_is_low())
@@ -81,16 +81,26 @@ give_frame(struct vm_page *m, enum physmem_fill fill, struct vm_page_row *row)
 		return true;
 	}
 	/* An object that is larger than all of memory cannot have its home full. */
-	if (row->n == 0 && row->want > 1 && m->object->size > physmem_budget())
+	if (row->n == 0 && row->want > 1 && m->object->size > physmem_budget()) {
 		row->n = physmem_recycle(row->want, &row->next);
+		row->clean = false;
+	}
+	if (row->n == 0 || row->clean)
+		home = vm_object_home_frame(m->object, m->pindex);
+	if (row->n != 0 && row->clean && row->next != home)
+		vm_page_row_end(row);
+	if (row->n == 0 && row->want > 1) {
+		row->n = physmem_alloc_row(home, row->want);
+		row->next = home;
+		row->clean = true;
+	}
 	row->want -= MIN(row->want, 1);
 	if (row->n != 0) {
 		m->pfn = row->next++;
 		row->n--;
-		if (fill == PHYSMEM_ZERO)
+		if (fill == PHYSMEM_ZERO && !row->clean)
 			physmem_zero(m->pfn);
 	} else {
-		home = vm_object_home_frame(m->object, m->pindex);
 		m->pfn = physmem_alloc(home, fill);
 		if (m->pfn != home && m->pfn != 0 && home != 0 && m->object->internal)
 			vm_object_strays(m->object);

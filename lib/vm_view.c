@@ -61,7 +61,7 @@
 #define DENSE_PAGES	(PMAP_LEAF_PAGES / 5 + PMAP_LEAF_PAGES % 5)	/* changed: the rest will follow */
 #define TRIES		100u		/* to copy into frames, in all ... */
 #define AGAIN_NS	((int64_t)1000 * 1000)	/* ... with so much time between two of them */
-#define DENSE_TIMES	8u		/* snapshots for which that is remembered */
+#define DENSE_TIMES	4u		/* snapshots for which that is remembered */
 #define AT_ONCE		8u		/* views that the keeper looks at before it pauses */
 #define DUTY		8		/* of the keeper: one part in so many */
 #define LEAST_PAUSE_NS	((int64_t)500 * 1000)
@@ -337,14 +337,52 @@ vm_view_serves(const struct vm_page *m, vm_prot_t want)
 }
 
 bool
-vm_view_is_open(struct vm_object *o, vm_pindex_t lo, vm_pindex_t hi)
+vm_view_differs(struct vm_object *o, const struct vm_object *c, vm_pindex_t lo, vm_pindex_t hi)
 {
 	const struct vm_view *v;
 
 	for (; (v = view_in(o, lo, hi)) != NULL; lo = first_page(v) + PMAP_LEAF_PAGES)
-		if (!v->closed)
+		if (!v->closed || v->copy == c)
 			return true;
 	return false;
+}
+
+/* The frames are what c shows, and not o: c must stay above o until the view is home.  => locked, c, too */
+static void
+owe(struct vm_view *v, struct vm_object *c)
+{
+	c->ref_count++;
+	c->owed++;
+	v->copy = c;
+}
+
+/* => nothing locked */
+static void
+quit(struct vm_object *c)
+{
+	vm_object_lock(c);
+	c->owed--;
+	vm_object_unlock(c);
+	vm_object_deallocate(c);
+}
+
+void
+vm_view_still(struct vm_object *o)
+{
+	struct vm_view *v;
+	vm_pindex_t at = 0;
+
+	do {
+		vm_object_lock(o);
+		v = o->copy == NULL ? view_in(o, at, o->size) : NULL;
+		if (v != NULL) {
+			at = first_page(v) + PMAP_LEAF_PAGES;
+			/* Those after it that are like it lose it as well. */
+			if (!v->busy && (pmap_view_rights(v->pmap, v->va) & PTE_W))
+				pmap_view_still(v->pmap, v->va, GROUP_MOST);
+		}
+		vm_object_unlock(o);
+	} while (v != NULL);
 }
 
 void
@@ -355,9 +393,8 @@ vm_view_cut(struct vm_object *o, vm_pindex_t lo, vm_pindex_t hi, struct vm_objec
 	for (; (v = view_in(o, lo, hi)) != NULL; lo = first_page(v) + PMAP_LEAF_PAGES)
 		if (!v->closed) {
 			v->closed = true;
-			v->copy = old;
 			if (old != NULL)
-				old->ref_count++;
+				owe(v, old);
 		}
 }
 
@@ -480,10 +517,8 @@ take(struct vm_view *v)
 			sys_yield();
 			return false;
 		}
-		if (c->ref_count > 0) {
-			c->ref_count++;
-			v->copy = c;
-		}
+		if (c->ref_count > 0)
+			owe(v, c);
 		vm_object_unlock(c);
 	}
 	v->closed = v->busy = true;
@@ -523,7 +558,8 @@ bring_home(struct vm_view *v)
 	v->busy = false;
 	if (result == KERN_SUCCESS) {
 		pmap_view_end(v->pmap, v->va, rights_at_home(o));
-		if (count(changed) >= DENSE_PAGES)
+		/* What was written after the copy had gone says nothing about how it will be after the next. */
+		if ((copy != NULL ? count(changed) : v->nchanged) >= DENSE_PAGES)
 			pmap_dense_set(v->pmap, v->va, DENSE_TIMES);
 		mark(v, false, changed, rights_at_home(o) & PTE_W);
 		unlink_view(v);
@@ -533,7 +569,7 @@ bring_home(struct vm_view *v)
 	event_wake(v);
 	if (result == KERN_SUCCESS) {
 		if (copy != NULL)
-			vm_object_deallocate(copy);
+			quit(copy);
 		slab_free(&vv.slab, v);
 	}
 	return result;
@@ -571,8 +607,10 @@ vm_view_home(struct vm_object *o, vm_pindex_t lo, vm_pindex_t hi)
 	return result;
 }
 
-enum kern_return
-vm_view_settle(struct vm_map *map, vm_offset_t s, vm_offset_t end)
+/* Call what for the pages of each object that is mapped in [s, end), until something fails.  => the map locked */
+static enum kern_return
+each_object(struct vm_map *map, vm_offset_t s, vm_offset_t end,
+    enum kern_return (*what)(struct vm_object *, vm_pindex_t, vm_pindex_t))
 {
 	enum kern_return result = KERN_SUCCESS;
 	struct vm_map_entry *e;
@@ -582,50 +620,79 @@ vm_view_settle(struct vm_map *map, vm_offset_t s, vm_offset_t end)
 	for (e = vm_map_entry_ge(map, s); e != NULL && entry_start(e) < end && result == KERN_SUCCESS;
 	    e = vm_map_entry_next(e))
 		if (e->map.object != NULL)
-			result = vm_view_home(e->map.object, entry_pindex(e, MAX(s, entry_start(e))),
+			result = what(e->map.object, entry_pindex(e, MAX(s, entry_start(e))),
 			    entry_pindex(e, MIN(end, entry_end(e))));
 	return result;
 }
 
-/* Let go of views that are open, and lie in [lo, hi) whole. */
-static void
-drop(struct vm_object *o, vm_pindex_t lo, vm_pindex_t hi)
+enum kern_return
+vm_view_settle(struct vm_map *map, vm_offset_t s, vm_offset_t end)
 {
+	return each_object(map, s, end, vm_view_home);
+}
+
+/* Does nobody need what is in the view, once its pages [lo, hi) are not mapped any more?  => locked */
+static bool
+is_droppable(const struct vm_view *v, vm_pindex_t lo, vm_pindex_t hi)
+{
+	return !v->closed && first_page(v) >= lo && first_page(v) + PMAP_LEAF_PAGES <= hi;
+}
+
+/* Bring home what must not be dropped, or drop the rest. */
+static enum kern_return
+drop_or_keep(struct vm_object *o, vm_pindex_t lo, vm_pindex_t hi, bool dropping)
+{
+	enum kern_return result = KERN_SUCCESS;
 	vm_pindex_t at = lo;
 	struct vm_view *v;
 
 	vm_object_lock(o);
-	while ((v = view_in(o, at, hi)) != NULL) {
-		vm_pindex_t first = first_page(v);
+	while (result == KERN_SUCCESS && (v = view_in(o, at, hi)) != NULL) {
+		bool droppable = is_droppable(v, lo, hi);
 
 		if (v->busy) {
 			wait_busy(v);
 			vm_object_lock(o);
 			continue;
 		}
-		at = first + PMAP_LEAF_PAGES;
-		if (v->closed || first < lo || at > hi)
-			continue;
-		pmap_view_end(v->pmap, v->va, 0);
-		mark(v, false, NULL, false);
-		unlink_view(v);
-		slab_free(&vv.slab, v);
+		at = first_page(v) + PMAP_LEAF_PAGES;
+		if (droppable == dropping && dropping) {
+			pmap_view_end(v->pmap, v->va, 0);
+			mark(v, false, NULL, false);
+			unlink_view(v);
+			slab_free(&vv.slab, v);
+		} else if (droppable == dropping) {
+			vm_object_unlock(o);
+			result = vm_view_home(o, at - PMAP_LEAF_PAGES, at);
+			vm_object_lock(o);
+		}
 	}
 	vm_object_unlock(o);
+	return result;
+}
+
+static enum kern_return
+keep_needed(struct vm_object *o, vm_pindex_t lo, vm_pindex_t hi)
+{
+	return drop_or_keep(o, lo, hi, false);
+}
+
+static enum kern_return
+drop_unneeded(struct vm_object *o, vm_pindex_t lo, vm_pindex_t hi)
+{
+	return drop_or_keep(o, lo, hi, true);
 }
 
 enum kern_return
+vm_view_keep(struct vm_map *map, vm_offset_t s, vm_offset_t end)
+{
+	return each_object(map, s, end, keep_needed);
+}
+
+void
 vm_view_drop(struct vm_map *map, vm_offset_t s, vm_offset_t end)
 {
-	struct vm_map_entry *e;
-
-	if (atomic_load_explicit(&vv.n, memory_order_relaxed) == 0)
-		return KERN_SUCCESS;
-	for (e = vm_map_entry_ge(map, s); e != NULL && entry_start(e) < end; e = vm_map_entry_next(e))
-		if (e->map.object != NULL && !e->shared)
-			drop(e->map.object, entry_pindex(e, MAX(s, entry_start(e))),
-			    entry_pindex(e, MIN(end, entry_end(e))));
-	return vm_view_settle(map, s, end);
+	(void)each_object(map, s, end, drop_unneeded);
 }
 
 /*

@@ -59,15 +59,25 @@ bool vm_view_serves(const struct vm_page *, vm_prot_t);
 enum kern_return vm_view_home(struct vm_object *, vm_pindex_t lo, vm_pindex_t hi);
 /* Likewise of all that is viewed in [s, e) of a map.  => the map locked, no object */
 enum kern_return vm_view_settle(struct vm_map *, vm_offset_t s, vm_offset_t e);
-/* Likewise, as [s, e) is going to be unmapped: what nobody else will see is not brought home.  => write-locked */
-enum kern_return vm_view_drop(struct vm_map *, vm_offset_t s, vm_offset_t e);
-/* Has somebody got pages of [lo, hi) to write to?  => locked */
-bool vm_view_is_open(struct vm_object *, vm_pindex_t lo, vm_pindex_t hi);
+/*
+ * [s, e) is going to be unmapped: bring home what others will need (and nothing is lost if that fails), ...
+ * => write-locked
+ */
+enum kern_return vm_view_keep(struct vm_map *, vm_offset_t s, vm_offset_t e);
+/* ... and, when nothing can fail any more, let go of the rest. */
+void vm_view_drop(struct vm_map *, vm_offset_t s, vm_offset_t e);
+/* May its copy c show other bytes in [lo, hi) than the object, although it has no pages?  => locked */
+bool vm_view_differs(struct vm_object *, const struct vm_object *c, vm_pindex_t lo, vm_pindex_t hi);
 /*
  * A new copy of pages [lo, hi) has been put above the object; `old' was there before, or nothing was.  => all locked;
  * the object's mappings are about to lose the right to write
  */
 void vm_view_cut(struct vm_object *, vm_pindex_t lo, vm_pindex_t hi, struct vm_object *old);
+/*
+ * The object's copy has gone: who writes to a view makes the kernel copy for nobody.  So let nobody; the first one to
+ * come brings the leaf home, and finds it writable.  => referenced, not locked
+ */
+void vm_view_still(struct vm_object *);
 /* Memory is short: bring some home.  false: there is nothing.  => nothing locked */
 bool vm_view_reclaim(void);
 #ifdef VMF_TESTING

@@ -22,6 +22,7 @@
 
 #include "model.h"
 #include "pmap.h"
+#include "strategy.h"
 #include "testpager.h"
 #include "vm_init.h"
 

@@ -56,6 +56,7 @@
 #include <unistd.h>
 
 #include "pmap.h"
+#include "strategy.h"
 #include "support.h"
 #include "testpager.h"
 #include "vm_init.h"

@@ -23,6 +23,7 @@
 #include "machdep.h"
 #include "physmem.h"
 #include "pmap.h"
+#include "strategy.h"
 #include "pmap_impl.h"
 #include "suite.h"
 #include "support.h"
@@ -30,7 +31,6 @@
 
 enum { LEAF = PMAP_LEAF_PAGES, PAGES = 6 * LEAF, FRAMES = 4096, HOME = 8192 };
 
-static const struct pmap_ops *const strategies[] = { &pmap_mprotect_ops, &pmap_mmap_ops, &pmap_park_ops };
 
 static char *guard;			/* a readable page; the range; another one */
 static vm_offset_t base;
@@ -341,7 +341,7 @@ random_ops(uint64_t seed, int steps)
 
 START_TEST(against_an_array)
 {
-	begin(strategies[_i % 3], 0);
+	begin(strategies[_i % nitems(strategies)], 0);
 	random_ops((uint64_t)_i + 1, 600);
 	check(vm_meter_read(VMC_v_forgets) == 0);
 	if (pmap_ops->park) {
@@ -364,7 +364,7 @@ END_TEST
 
 START_TEST(under_a_budget)
 {
-	begin(strategies[_i % 3], 64);
+	begin(strategies[_i % nitems(strategies)], 64);
 	random_ops((uint64_t)_i + 1, 3000);
 	check(vm_meter_read(VMC_v_forgets) > 0);
 	end();
@@ -786,21 +786,21 @@ main(void)
 	TCase *tc = tcase_create("every strategy");
 
 	tcase_set_timeout(tc, 120);
-	tcase_add_loop_test(tc, against_an_array, 0, 9);
-	tcase_add_loop_test(tc, under_a_budget, 0, 9);
-	tcase_add_loop_test(tc, budget_holds, 0, 3);
-	tcase_add_loop_test(tc, budget_holds_when_cut, 0, 3);
-	tcase_add_loop_test(tc, home_comes_along, 0, 3);
+	tcase_add_loop_test(tc, against_an_array, 0, 12);
+	tcase_add_loop_test(tc, under_a_budget, 0, 12);
+	tcase_add_loop_test(tc, budget_holds, 0, (int)nitems(strategies));
+	tcase_add_loop_test(tc, budget_holds_when_cut, 0, (int)nitems(strategies));
+	tcase_add_loop_test(tc, home_comes_along, 0, (int)nitems(strategies));
 	tcase_add_test(tc, lone_writes_stay_apart);
 	tcase_add_test(tc, stale_ones_join);
-	tcase_add_loop_test(tc, odd_pages_in_full_leaves, 0, 3);
+	tcase_add_loop_test(tc, odd_pages_in_full_leaves, 0, (int)nitems(strategies));
 	tcase_add_test(tc, dense_writes_come_together);
 	tcase_add_test(tc, apart_goes_before_forgetting);
-	tcase_add_loop_test(tc, a_run_bridges_what_is_mapped, 0, 3);
-	tcase_add_loop_test(tc, one_run_when_mappings_are_short, 0, 3);
-	tcase_add_loop_test(tc, a_run_is_refused, 0, 3);
-	tcase_add_loop_test(tc, what_is_cut_most_is_forgotten, 0, 3);
-	tcase_add_loop_test(tc, kernel_refuses, 0, 3);
+	tcase_add_loop_test(tc, a_run_bridges_what_is_mapped, 0, (int)nitems(strategies));
+	tcase_add_loop_test(tc, one_run_when_mappings_are_short, 0, (int)nitems(strategies));
+	tcase_add_loop_test(tc, a_run_is_refused, 0, (int)nitems(strategies));
+	tcase_add_loop_test(tc, what_is_cut_most_is_forgotten, 0, (int)nitems(strategies));
+	tcase_add_loop_test(tc, kernel_refuses, 0, (int)nitems(strategies));
 	tcase_add_test(tc, parking_is_refused);
 	suite_add_tcase(s, tc);
 	return run_suite(s);
