@@ -97,7 +97,7 @@ page_bits(struct vm_map *map, struct vm_map_entry *e, vm_offset_t va)
 
 	if (pte & PTE_PROT)
 		bits |= VMF_PAGE_MAPPED;
-	if (pte & PTE_W)
+	if ((pte | pmap_view_rights(map->pmap, va)) & PTE_W)
 		bits |= VMF_PAGE_WRITABLE;
 	if (pte & PTE_WIRED)
 		bits |= VMF_PAGE_WIRED;
@@ -109,7 +109,8 @@ page_bits(struct vm_map *map, struct vm_map_entry *e, vm_offset_t va)
 
 		if (m != NULL && !(m->flags & PG_FAKE)) {
 			bits |= VMF_PAGE_RESIDENT;
-			if (m->flags & PG_MODIFIED)
+			/* In a view it may be, and cannot be told from one that may be written. */
+			if ((m->flags & PG_MODIFIED) || ((m->flags & PG_VIEW) && o == e->map.object))
 				bits |= VMF_PAGE_MODIFIED;
 		} else if (vm_object_paged_out(o, i)) {
 			bits |= VMF_PAGE_PAGED_OUT;

@@ -326,17 +326,20 @@ physmem_alloc(vm_pfn_t want, enum physmem_fill fill)
 
 	kmutex_lock(&pm.lock);
 	for (;;) {
-		uint64_t nused = pm.nused + (fill == PHYSMEM_LENT ? 0 : pm.nlent);
+		bool lent = fill == PHYSMEM_LENT;
+		uint64_t nused = pm.nused + (lent ? 0 : pm.nlent);
+		/* What was lent is due, however small the budget has become since: that brings the loan back. */
+		uint64_t budget = lent ? MAX(pm.budget, nused + 1) : pm.budget;
 
 		pfn = want != 0 && want < pm.nframes && !test_bit(pm.used, want) ? want : 0;
-		if (nused >= pm.budget) {
+		if (nused >= budget) {
 			pfn = 0;
 			break;
 		}
 		/* A dirty frame is resident already, a clean one adds to what is. */
 		if (pfn != 0 && test_bit(pm.dirty, pfn))
 			break;
-		if (nused + pm.ndirty < pm.budget) {
+		if (nused + pm.ndirty < budget) {
 			if (pfn == 0)
 				pfn = stray_alloc();
 			break;

@@ -138,8 +138,11 @@ judge(struct vm_page *m, bool desperate)
 
 	vm_count(v_scan);
 	KASSERT(m->wire_count == 0);
-	if ((m->flags & (PG_BUSY | PG_VIEW)) || (o->flags & OBJ_DEAD))
+	if ((m->flags & PG_BUSY) || (o->flags & OBJ_DEAD))
 		return HOPE;
+	/* What can be brought home has been, before the pass. */
+	if (m->flags & PG_VIEW)
+		return REWIND;
 	/* A cut or a rollback wants what is there: not without need. */
 	if ((o->flags & (OBJ_CUT | OBJ_FROZEN)) && !desperate)
 		return REWIND;
@@ -268,7 +271,7 @@ watch_some(struct pass *p)
 		}
 		o = m->object;
 		if (m->flags & (PG_BUSY | PG_VIEW)) {
-			p->hopeful = true;
+			p->hopeful |= (m->flags & PG_BUSY) != 0;
 			tell(vm_page_policy->skip, m);
 		} else {
 			done = watch_run(m);

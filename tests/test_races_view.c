@@ -503,7 +503,7 @@ do_bring_home(void *arg)
 static void
 watch(struct actor *a)
 {
-	for (int n = 0; n < 20 && !a->ended; n++)
+	for (int n = 0; n < 8 && !a->ended; n++)
 		usleep(1000);
 }
 
