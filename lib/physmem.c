@@ -402,6 +402,18 @@ physmem_alloc_row(vm_pfn_t want, uint32_t n)
 	return got;
 }
 
+void
+physmem_unalloc_row(vm_pfn_t pfn, uint32_t n)
+{
+	kmutex_lock(&pm.lock);
+	for (uint32_t i = 0; i < n; i++)
+		clear_bit(pm.used, pfn + i);
+	pm.nused -= n;
+	note_low();
+	kmutex_unlock(&pm.lock);
+	event_wake(&physmem_freed);
+}
+
 /*
  * The batch is full: what is left of it?  Frames that were taken again while still in memory need no
  * punching, and who goes round in a few of them should keep them.  => lock held

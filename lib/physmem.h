@@ -59,6 +59,7 @@ vm_pfn_t physmem_alloc(vm_pfn_t want, enum physmem_fill);
  * Returns how many.
  */
 uint32_t physmem_alloc_row(vm_pfn_t want, uint32_t n);
+void physmem_unalloc_row(vm_pfn_t, uint32_t n);	/* that much was not needed, and is as it was */
 void physmem_free(vm_pfn_t);
 void physmem_free_many(const vm_pfn_t *, uint32_t n);
 /*

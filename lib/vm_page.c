@@ -111,6 +111,10 @@ give_frame(struct vm_page *m, enum physmem_fill fill, struct vm_page_row *row)
 void
 vm_page_row_end(struct vm_page_row *row)
 {
+	if (row->n != 0 && row->clean) {
+		physmem_unalloc_row(row->next, row->n);
+		row->n = 0;
+	}
 	for (; row->n != 0; row->n--)
 		physmem_free(row->next++);
 }
