@@ -72,6 +72,7 @@ struct side {
 	void (*verify)(unsigned slot, bool full);
 	void (*release)(unsigned slot);
 	void (*rollback)(unsigned slot);	/* null: does not exist */
+	void (*home)(void);			/* likewise */
 	void (*overhead)(const char *what);
 };
 
@@ -198,6 +199,13 @@ vmfault_rollback(unsigned slot)
 }
 
 static void
+vmfault_home(void)
+{
+	/* A change of the map wants everything in its place. */
+	must(vmf_advise(memory, pages * BENCH_PAGE, VMF_ADVICE_NORMAL), "vmf_advise");
+}
+
+static void
 vmfault_overhead(const char *what)
 {
 	struct vmf_stats stats = { .size = sizeof(stats) };
@@ -212,6 +220,7 @@ static const struct side vmfault_side = {
 	.verify = vmfault_verify,
 	.release = vmfault_release,
 	.rollback = vmfault_rollback,
+	.home = vmfault_home,
 	.overhead = vmfault_overhead,
 };
 
@@ -434,6 +443,27 @@ rollback_after(const struct side *side, enum bench_order order, unsigned share, 
 	release(side, 0, NULL);
 }
 
+/*
+ * What the writers did not pay at once: pages that the kernel copied for them are brought back into their frames later, in
+ * the background or by who comes first.  Here all of it at a time, with the snapshot still there.
+ */
+static void
+home_after(const struct side *side, enum bench_order order, unsigned share, bool full)
+{
+	char what[64];
+	double start;
+
+	touch();
+	snapshot(side, 0);
+	write_pages(order, percent(share));
+	start = bench_now();
+	side->home();
+	snprintf(what, sizeof(what), "bring home after %u %% %s", share, order_name[order]);
+	bench_time(what, percent(share), (bench_now() - start) / (double)percent(share));
+	verify(side, 0, full);
+	release(side, 0, NULL);
+}
+
 static void
 experiments(const struct side *side, uint64_t size, bool full, enum what what)
 {
@@ -454,6 +484,8 @@ experiments(const struct side *side, uint64_t size, bool full, enum what what)
 		write_after(side, SEQUENTIAL, shares[i], full);
 		write_after(side, RANDOM, shares[i], full);
 	}
+	for (size_t i = 0; i < sizeof(shares) / sizeof(shares[0]) && side->home != NULL; i++)
+		home_after(side, RANDOM, shares[i], full);
 	if (side->rollback != NULL) {
 		rollback_after(side, SEQUENTIAL, 1, full);
 		rollback_after(side, RANDOM, 1, full);
