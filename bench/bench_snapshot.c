@@ -483,9 +483,9 @@ experiments(const struct side *side, uint64_t size, bool full, enum what what)
 	for (size_t i = 0; i < sizeof(shares) / sizeof(shares[0]); i++) {
 		write_after(side, SEQUENTIAL, shares[i], full);
 		write_after(side, RANDOM, shares[i], full);
+		if (side->home != NULL)
+			home_after(side, RANDOM, shares[i], full);
 	}
-	for (size_t i = 0; i < sizeof(shares) / sizeof(shares[0]) && side->home != NULL; i++)
-		home_after(side, RANDOM, shares[i], full);
 	if (side->rollback != NULL) {
 		rollback_after(side, SEQUENTIAL, 1, full);
 		rollback_after(side, RANDOM, 1, full);
