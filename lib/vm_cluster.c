@@ -4,8 +4,10 @@
  * Clusters.
  *
  * An entry remembers where its last cluster ended and how long it was.  A fault at exactly that
- * place is taken for a sequential pass, and the window grows fourfold, up to 1 MB; any
- * other fault makes it a single page again, unless the caller knows how many it wants.  Inside
+ * place is taken for a sequential pass, and the window grows fourfold, up to 1 MB.  A fault as far
+ * from the last one as that was from the one before is taken for a STRIDE, and the window has the pages that
+ * will be next, at that distance; it grows likewise.  Any other fault makes it a single
+ * page again, unless the caller knows how many it wants.  Inside
  * the window pages may be MADE: zero-filled, copied up, pushed to a copy object.  Pages that are
  * resident anyway are entered from the 64 KB around the fault as well, for that costs next to nothing.
  *
@@ -39,6 +41,8 @@
 
 #define AROUND		16u	/* resident pages this near are entered too; a power of two */
 #define GROWTH		4u
+#define STRIDE_MOST	32u	/* pages: beyond it is taken for random */
+#define STRIDE_READ	8u	/* up to this the pages between are read, too */
 #define POPULATE_LEAST	8u	/* pages to be written: for fewer, and to be read, the kernel's own faults cost less */
 #define FRAME_SHARE	8u
 #define COARSE_SHARE	16u	/* of what may be taken: so much is left when pages are made coarser */
@@ -60,6 +64,44 @@ vm_cluster_went(struct faultstate *fs, vm_pindex_t to, uint32_t npages)
 {
 	atomic_store_explicit(&fs->entry->fault_next, to, memory_order_relaxed);
 	atomic_store_explicit(&fs->entry->fault_window, npages, memory_order_relaxed);
+}
+
+/* How far the fault is from the last one, if that is how far that was from the one before; else 1. */
+static vm_pindex_t
+stride(const struct faultstate *fs)
+{
+	const struct vm_map_entry *e = fs->entry;
+	vm_pindex_t far = fs->first_pindex - atomic_load_explicit(&e->fault_last, memory_order_relaxed);
+
+	if ((fs->flags & VM_FAULT_WIRE) || e->advice != VM_ADVICE_NORMAL || fs->ahead > 1 || vm_cluster_follows(fs) ||
+	    far < 2 || far != atomic_load_explicit(&e->fault_stride, memory_order_relaxed))
+		return 1;
+	return far;
+}
+
+/* At that distance, how many pages are to be made, itself included?  They span at most max pages. */
+static uint32_t
+strides(const struct faultstate *fs, vm_pindex_t far, uint32_t max)
+{
+	uint32_t last = atomic_load_explicit(&fs->entry->fault_strides, memory_order_relaxed);
+
+	return MAX(MIN(last * GROWTH, max / far), 1);
+}
+
+/* Remember that n pages were seen to from this one on, at that distance. */
+static void
+strode(struct faultstate *fs, vm_pindex_t far, uint32_t n)
+{
+	struct vm_map_entry *e = fs->entry;
+	vm_pindex_t p = fs->first_pindex;
+
+	if (far == 1) {
+		far = p - atomic_load_explicit(&e->fault_last, memory_order_relaxed);
+		atomic_store_explicit(&e->fault_stride, far >= 2 && far <= STRIDE_MOST ? far : 0, memory_order_relaxed);
+		n = 1;
+	}
+	atomic_store_explicit(&e->fault_last, p + (n - 1) * far, memory_order_relaxed);
+	atomic_store_explicit(&e->fault_strides, n, memory_order_relaxed);
 }
 
 /* Pages that the next cluster at first_pindex may make, itself included. */
@@ -97,7 +139,8 @@ vm_cluster_start(struct faultstate *fs, struct vm_cluster *cl, pt_entry_t pte, b
 {
 	struct vm_map_entry *e = fs->entry;
 	vm_pindex_t p = fs->first_pindex;
-	uint32_t n = window(fs, (uint32_t)MIN(MAX(physmem_budget() / BUDGET_SHARE, AROUND), VM_CLUSTER_MAX));
+	uint32_t max = (uint32_t)MIN(MAX(physmem_budget() / BUDGET_SHARE, AROUND), VM_CLUSTER_MAX);
+	uint32_t n = window(fs, max);
 	/* The entry and the chunk, as pages of the object. */
 	size_t in_chunk = atop(fs->va - fs->map->base) % PMAP_LEAF_PAGES;
 	vm_pindex_t back = (vm_pindex_t)MIN(in_chunk, (size_t)(p - e->map.offset));
@@ -110,12 +153,22 @@ vm_cluster_start(struct faultstate *fs, struct vm_cluster *cl, pt_entry_t pte, b
 	if (cl->one_run)
 		around = VM_CLUSTER_MAX;
 	ahead = MIN(ahead, fs->first_object->size - p);
-	n = MIN(n, ahead);
-	vm_cluster_went(fs, p + n, n);
-	vm_readahead_plan(fs, n);
+	cl->stride = stride(fs);
+	if (cl->stride > 1) {
+		uint32_t k = affordable(MIN(strides(fs, cl->stride, max), (ahead - 1) / cl->stride + 1));
 
+		strode(fs, cl->stride, k);
+		n = (k - 1) * cl->stride + 1;
+		vm_cluster_went(fs, p + 1, 1);
+		cl->make_hi = p + n;
+	} else {
+		n = MIN(n, ahead);
+		strode(fs, 1, 1);
+		vm_cluster_went(fs, p + n, n);
+		vm_readahead_plan(fs, n);
+		cl->make_hi = p + affordable(n);
+	}
 	cl->make_lo = p + 1;
-	cl->make_hi = p + affordable(n);
 	cl->lo = p;
 	cl->hi = p + n;
 	if (!(fs->flags & VM_FAULT_WIRE) && (e->advice != VM_ADVICE_RANDOM || cl->one_run)) {
@@ -266,7 +319,8 @@ struct gather {
 static pt_entry_t
 gather_one(struct faultstate *fs, struct vm_cluster *cl, const struct gather *g, vm_pindex_t q)
 {
-	bool make = g->make && q >= cl->make_lo && q < cl->make_hi;
+	bool make = g->make && q >= cl->make_lo && q < cl->make_hi &&
+	    (cl->stride == 1 || (q - fs->first_pindex) % cl->stride == 0);
 
 	return cl->pte[q - cl->lo] = neighbour(fs, cl, q, g->c, g->unsure, g->below, make);
 }
@@ -294,7 +348,8 @@ coarsen(struct faultstate *fs, struct vm_cluster *cl, const struct gather *g)
 	if (fs->zeroed || 2 * settled >= hi - lo) {
 		cl->coarse = fs->zeroed && cl->make_hi <= fs->first_pindex + 1;
 		cl->make_lo = lo;
-		cl->make_hi = MAX(cl->make_hi, hi);
+		cl->make_hi = cl->stride > 1 ? hi : MAX(cl->make_hi, hi);
+		cl->stride = 1;
 	}
 }
 
@@ -345,7 +400,8 @@ vm_cluster_gather(struct faultstate *fs, struct vm_cluster *cl, bool writable)
 		vm_object_lock(g.below);
 	}
 	trim_hole(fs);
-	cl->row = (struct vm_page_row){ .want = cl->make_hi - fs->first_pindex - 1 };
+	/* What is far apart does not come in rows. */
+	cl->row = (struct vm_page_row){ .want = cl->stride > 1 ? 0 : cl->make_hi - fs->first_pindex - 1 };
 	if (cl->one_run) {
 		gather_run(fs, cl, &g);
 	} else {
@@ -427,7 +483,11 @@ vm_cluster_pagein(struct faultstate *fs, struct vm_page **run)
 	/* The entry is there as long as the map is locked. */
 	if (!fs->lookup_valid || o->pager->npages <= o->paging_offset)
 		return 1;
-	max = affordable(window(fs, VM_PAGEIN_MAX));
+	max = stride(fs);
+	if (max > 1 && max <= STRIDE_READ)
+		max = affordable(max * strides(fs, max, VM_PAGEIN_MAX));
+	else
+		max = affordable(window(fs, VM_PAGEIN_MAX));
 	max = (uint32_t)MIN((uint64_t)max, MIN((uint64_t)o->size, o->pager->npages - o->paging_offset) -
 	    MIN(o->size, fs->pindex));
 	row.want = max - MIN(max, 1);

@@ -23,6 +23,7 @@ struct vm_cluster {
 	struct vm_page_row row;		/* frames for those that are made */
 	struct vm_page *made[VM_CLUSTER_MAX];	/* new ones, on no queue yet */
 	uint32_t nmade;
+	vm_pindex_t stride;		/* only pages at multiples of this from the centre are made */
 	bool fresh;			/* zeros were made, for which the kernel may have no memory yet */
 	pt_entry_t pte[VM_CLUSTER_MAX];
 };

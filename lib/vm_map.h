@@ -52,6 +52,9 @@ struct vm_map_entry {
 	/* What the fault handler has learnt; hints, not guarded. */
 	_Atomic vm_pindex_t fault_next;	/* object page after the last cluster */
 	_Atomic uint32_t fault_window;	/* pages of the last cluster; 0: none yet */
+	_Atomic vm_pindex_t fault_last;	/* the last page that a cluster was for */
+	_Atomic vm_pindex_t fault_stride; /* how far that was from the one before; 0: too far */
+	_Atomic uint32_t fault_strides;	/* so many pages the last cluster was for, at that distance */
 	_Atomic vm_pindex_t ahead_end;	/* object page up to which reading ahead was started */
 	_Atomic vm_pindex_t behind_end;	/* ... before which all was dropped, or is being written */
 };
