@@ -56,7 +56,7 @@
 #define LEAF_SIZE	((vm_size_t)PMAP_LEAF_PAGES << PAGE_SHIFT)
 #define GROUP_MOST	16u		/* leaves that become views together; a power of two */
 #define GROUP_SHARE	2u		/* a group is made where there are so many times as many views already */
-#define LEAVE_SHARE	4u		/* of the budget: so much stays for others */
+#define LEAVE_SHARE	16u		/* of the budget: so much stays for others */
 #define BATCH		64u		/* pages at a time */
 #define DENSE_PAGES	(PMAP_LEAF_PAGES / 5 + PMAP_LEAF_PAGES % 5)	/* changed: the rest will follow */
 #define TRIES		100u		/* to copy into frames, in all ... */
@@ -179,6 +179,8 @@ vm_view_row(struct vm_object *o, vm_pindex_t lo, const struct vm_page *ours)
 		n = MIN(BATCH, PMAP_LEAF_PAGES - k);
 		if (radix_run(&o->pages, lo + k, n, page) != n)
 			return 0;
+		for (uint32_t i = 0; i < n; i++)
+			__builtin_prefetch(page[i], 1);
 		for (uint32_t i = 0; i < n; i++) {
 			const struct vm_page *m = page[i];
 
