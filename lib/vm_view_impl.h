@@ -1,0 +1,68 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+#ifndef VM_VIEW_IMPL_H
+#define VM_VIEW_IMPL_H
+
+/*
+ * What the files of the private views share.
+ *
+ *	vm_view.c	opening; what others may do meanwhile
+ *	vm_view_home.c	bringing home, letting go
+ *	vm_view_keep.c	the thread that looks after them
+ */
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "kern/lock.h"
+#include "kern/slab.h"
+#include "pmap.h"
+#include "vm_view.h"
+
+#define LEAF_SIZE	((vm_size_t)PMAP_LEAF_PAGES << PAGE_SHIFT)
+#define GROUP_MOST	16u		/* leaves that become views together; a power of two */
+#define DENSE_PAGES	(PMAP_LEAF_PAGES / 5 + PMAP_LEAF_PAGES % 5)	/* changed: the rest will follow */
+
+/* Of all objects together. */
+struct vm_views {
+	struct kmutex lock;		/* RANK_VIEW, V; guards what follows */
+	TAILQ_HEAD(, vm_view) all;	/* those that were looked at last at the end */
+	_Atomic uint32_t n;		/* a look without the lock is a hint */
+	struct slab slab;
+	pthread_t thread;
+	_Atomic bool stop;
+	char work;			/* its address: what the keeper waits on */
+#ifdef VMF_TESTING
+	_Atomic bool hold, held;	/* a test wants it to stop; it has */
+#endif
+};
+
+extern struct vm_views vv;
+
+static inline bool
+vv_is_set(const uint64_t *map, uint32_t k)
+{
+	return map[k / 64] >> (k % 64) & 1;
+}
+
+static inline vm_pindex_t
+vv_first(const struct vm_view *v)
+{
+	return (vm_pindex_t)v->node.key;
+}
+
+uint32_t vv_count(const uint64_t map[PMAP_LEAF_WORDS]);		/* bits that are set */
+/* The first view that has pages of [lo, hi), or null.  => locked */
+struct vm_view *vv_in(struct vm_object *, vm_pindex_t lo, vm_pindex_t hi);
+/* All pages of a view are viewed, or are not any more; those of `changed', or all, are written.  => locked */
+void vv_mark(struct vm_view *, bool on, const uint64_t *changed, bool all);
+void vv_unlink(struct vm_view *);		/* it is over.  => locked */
+/* The frames are what c shows, and not o: c must stay above o until the view is home.  => locked, c, too */
+void vv_owe(struct vm_view *, struct vm_object *c);
+
+/* => locked, not busy.  At return busy by us and closed; or not locked, and to be tried again. */
+bool vv_take(struct vm_view *);
+/* => busy by us; locked, unlocked at return */
+enum kern_return vv_bring_home(struct vm_view *);
+void vv_wait(struct vm_view *);			/* until somebody is done with it.  => locked, not at return */
+
+#endif
