@@ -727,7 +727,13 @@ counter(size_t i, size_t writer)
 	return (volatile uint64_t *)(void *)(mem + i * PG) + 100 + writer;
 }
 
-static void *
+TOUCHES_MANAGED static uint64_t
+count_of(size_t i, size_t writer)
+{
+	return *counter(i, writer);
+}
+
+TOUCHES_MANAGED static void *
 count_up(void *arg)
 {
 	size_t writer = *(size_t *)arg;
@@ -762,16 +768,16 @@ START_TEST(while_others_write)
 
 		for (size_t i = 0; i < N; i++)
 			for (size_t k = 0; k < WRITERS; k++)
-				before[i][k] = *counter(i, k);
+				before[i][k] = count_of(i, k);
 		s = snap(mem, N);
 		for (unsigned pass = 0; pass < 2; pass++)
 			for (size_t i = 0; i < N; i++) {
 				expect(vmf_snapshot_read(s, 0, i * PG + 800, then, sizeof(then)), 0);
 				for (size_t k = 0; k < WRITERS; k++) {
-					if (then[k] < before[i][k] || then[k] > *counter(i, k))
+					if (then[k] < before[i][k] || then[k] > count_of(i, k))
 						die("page %zu: %llu in the snapshot, %llu before, %llu now", i,
 						    (unsigned long long)then[k], (unsigned long long)before[i][k],
-						    (unsigned long long)*counter(i, k));
+						    (unsigned long long)count_of(i, k));
 					/* And it stays as it is. */
 					if (pass == 1 && then[k] != before[i][k])
 						die("page %zu: the snapshot has changed", i);

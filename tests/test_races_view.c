@@ -265,6 +265,20 @@ thing_snapshot_write(void)
 	write_page(8);
 }
 
+/* A reader of many pages at once comes from a leaf that is home to one that is closed. */
+static void
+thing_cluster(void)
+{
+	unsigned k;
+
+	write_page(LEAF + 3);
+	k = take_snapshot();
+	map_snapshot(k);
+	expect(vmf_advise(w.snap[k].map, N * PG, VMF_ADVICE_SEQUENTIAL), 0);
+	for (size_t i = LEAF - 2; i < LEAF + 8; i++)
+		check_page("many at once", w.snap[k].map + i * PG, i, w.snap[k].mapped[i]);
+}
+
 static void
 thing_release(void)
 {
@@ -471,7 +485,7 @@ static const struct {
 	{ "bypass", thing_bypass }, { "unmap", thing_unmap }, { "unmap a part", thing_unmap_part },
 	{ "protect", thing_protect }, { "wire", thing_wire }, { "fault in", thing_fault_in },
 	{ "rollback", thing_rollback }, { "fork", thing_fork }, { "copy", thing_copy }, { "advise", thing_advise },
-	{ "diff", thing_diff }, { "shrink", thing_shrink }, { "write in", thing_write_in }, { "end", thing_end },
+	{ "diff", thing_diff }, { "shrink", thing_shrink }, { "write in", thing_write_in }, { "end", thing_end }, { "cluster", thing_cluster },
 };
 
 static unsigned state_of, thing_of;
