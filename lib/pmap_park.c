@@ -56,10 +56,10 @@
 #define FIRST_PAUSE_NS	((int64_t)1000 * 1000)	/* who made the cut has more to tell the kernel */
 #define RETRY_NS	((int64_t)10 * 1000 * 1000)
 
-/* Tables that were parked: [start, end) is reserved, and has them somewhere. */
+/* Tables that were parked: [start, end) is reserved, and has them somewhere; from start to at it has no more. */
 struct park {
 	TAILQ_ENTRY(park) link;
-	vm_offset_t start, end;
+	vm_offset_t start, end, at;
 	bool ours;			/* a child does not get it */
 };
 
@@ -68,6 +68,7 @@ static struct {
 	TAILQ_HEAD(, park) parks;	/* the oldest first */
 	_Atomic uint32_t nparks;	/* a look without the lock is a hint */
 	bool reaping;			/* somebody is at the first one */
+	vm_offset_t spare, spare_end;	/* reserved for the next one; 0: nothing */
 	struct slab slab;
 	pthread_t thread;
 	_Atomic bool stop;
@@ -82,6 +83,7 @@ park_init(void)
 	TAILQ_INIT(&pk.parks);
 	atomic_store(&pk.nparks, 0);
 	pk.reaping = false;
+	pk.spare = pk.spare_end = 0;
 	slab_init(&pk.slab, "park", sizeof(struct park), 8);
 }
 
@@ -91,6 +93,8 @@ park_fini(void)
 	while (park_reap())
 		;
 	KASSERT(atomic_load(&pk.nparks) == 0);
+	if (pk.spare != pk.spare_end)
+		(void)sys_munmap((void *)pk.spare, pk.spare_end - pk.spare);
 	slab_fini(&pk.slab);
 }
 
@@ -131,6 +135,41 @@ rows(const struct pmap *pmap, size_t i, size_t end)
 	return n;
 }
 
+/* Address space that an earlier one left will do, if it is large enough and not far too large. */
+static bool
+take_spare(struct park *p, vm_size_t size)
+{
+	bool fits;
+
+	kmutex_lock(&pk.lock);
+	fits = pk.spare_end - pk.spare >= size && (pk.spare_end - pk.spare) / 2 <= size;
+	if (fits) {
+		p->start = p->at = pk.spare;
+		p->end = pk.spare_end;
+		pk.spare = pk.spare_end = 0;
+	}
+	kmutex_unlock(&pk.lock);
+	return fits;
+}
+
+/* All of it is reserved address space again: keep it for the next one, or give it back.  => not in the list */
+static void
+leave_spare(struct park *p)
+{
+	vm_offset_t start = p->start, end = p->end;
+
+	kmutex_lock(&pk.lock);
+	if (end - start > pk.spare_end - pk.spare) {
+		start = pk.spare;
+		end = pk.spare_end;
+		pk.spare = p->start;
+		pk.spare_end = p->end;
+	}
+	kmutex_unlock(&pk.lock);
+	if (start != end)
+		(void)sys_munmap((void *)start, end - start);
+}
+
 /* The tables of [va, va + size) are somewhere else, and the mapping is as it was.  0 or -errno */
 static int
 move_away(vm_offset_t va, vm_size_t size)
@@ -141,17 +180,19 @@ move_away(vm_offset_t va, vm_size_t size)
 
 	if (p == NULL)
 		return -ENOMEM;
-	area = sys_mmap(NULL, size + align, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-	if (sys_is_err(area)) {
-		slab_free(&pk.slab, p);
-		return sys_err(area);
+	if (!take_spare(p, size + align)) {
+		area = sys_mmap(NULL, size + align, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+		if (sys_is_err(area)) {
+			slab_free(&pk.slab, p);
+			return sys_err(area);
+		}
+		p->start = p->at = (vm_offset_t)area;
+		p->end = p->start + size + align;
 	}
-	p->start = (vm_offset_t)area;
-	p->end = p->start + size + align;
 	alias = (void *)(p->start + ((va - p->start) & (align - 1)));
 	alias = sys_mremap((void *)va, size, size, MREMAP_MAYMOVE | MREMAP_FIXED | MREMAP_DONTUNMAP, alias);
 	if (sys_is_err(alias)) {
-		(void)sys_munmap(area, size + align);
+		(void)sys_munmap((void *)p->start, p->end - p->start);
 		slab_free(&pk.slab, p);
 		return sys_err(alias);
 	}
@@ -203,23 +244,24 @@ park(struct pmap *pmap, size_t i, size_t end, bool *may)
 static bool
 reap_some(struct park *p)
 {
-	vm_size_t size = MIN(p->end - p->start, LEAF_SIZE);
+	vm_size_t size = MIN(p->end - p->at, LEAF_SIZE);
 
 	/* A child has none of the managed memory, here neither. */
 	if (!p->ours)
 		(void)sys_madvise((void *)p->start, p->end - p->start, MADV_DONTFORK);
 	p->ours = true;
-	if (sys_munmap((void *)p->start, size) != 0)
+	if (sys_is_err(sys_mmap((void *)p->at, size, PROT_NONE,
+	    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0)))
 		return false;
-	p->start += size;
+	p->at += size;
 	return true;
 }
 
 bool
 park_reap(void)
 {
+	bool done, over;
 	struct park *p;
-	bool done;
 
 	kmutex_lock(&pk.lock);
 	p = pk.reaping ? NULL : TAILQ_FIRST(&pk.parks);
@@ -230,13 +272,17 @@ park_reap(void)
 	done = reap_some(p);
 	kmutex_lock(&pk.lock);
 	pk.reaping = false;
-	if (p->start == p->end) {
+	over = p->at == p->end;
+	if (over) {
 		TAILQ_REMOVE(&pk.parks, p, link);
 		atomic_fetch_sub(&pk.nparks, 1);
 		atomic_fetch_sub(&pmap_total_runs, PARK_RUNS);
-		slab_free(&pk.slab, p);
 	}
 	kmutex_unlock(&pk.lock);
+	if (over) {
+		leave_spare(p);
+		slab_free(&pk.slab, p);
+	}
 	return done;
 }
 

@@ -191,7 +191,7 @@ vv_unlink(struct vm_view *v)
 
 /* => o and c locked */
 static bool
-open_run(struct faultstate *fs, vm_offset_t va, vm_pindex_t lo, vm_pfn_t pfn, uint32_t leaves)
+open_run(struct faultstate *fs, vm_offset_t va, vm_pindex_t lo, vm_pfn_t pfn, uint32_t leaves, bool populated)
 {
 	struct vm_view *v[GROUP_MOST];
 	uint32_t n = 0;
@@ -213,6 +213,7 @@ open_run(struct faultstate *fs, vm_offset_t va, vm_pindex_t lo, vm_pfn_t pfn, ui
 		v[i]->object = fs->first_object;
 		v[i]->pmap = fs->map->pmap;
 		v[i]->va = va + i * LEAF_SIZE;
+		v[i]->populated = populated;
 		vv_mark(v[i], true, NULL, false);
 		link_view(v[i]);
 	}
@@ -221,11 +222,11 @@ open_run(struct faultstate *fs, vm_offset_t va, vm_pindex_t lo, vm_pfn_t pfn, ui
 }
 
 /*
- * The leaf at va, and parked ones around it that are like it, unless alone: the more of them, the more views there
+ * The leaf at va, and parked ones around it that are like it, unless the thread is passing through: the more of them, the more views there
  * are already.  => o and c locked
  */
 static bool
-open_around(struct faultstate *fs, const struct vm_object *c, vm_offset_t va, vm_pindex_t lo, bool alone)
+open_around(struct faultstate *fs, const struct vm_object *c, vm_offset_t va, vm_pindex_t lo, bool passing)
 {
 	struct vm_object *o = fs->first_object;
 	size_t before, after, group = 1;
@@ -233,7 +234,7 @@ open_around(struct faultstate *fs, const struct vm_object *c, vm_offset_t va, vm
 
 	if (!vm_view_is_eligible(fs, c, va, 1) || (pfn = vm_view_row(o, lo, fs->m)) == 0)
 		return false;
-	while (!alone && group < GROUP_MOST && group * GROUP_SHARE < atomic_load_explicit(&vv.n, memory_order_relaxed))
+	while (!passing && group < GROUP_MOST && group * GROUP_SHARE < atomic_load_explicit(&vv.n, memory_order_relaxed))
 		group *= 2;
 	pmap_view_around(fs->map->pmap, va, group, &before, &after);
 	for (size_t n = 1; n <= before; n++) {
@@ -247,7 +248,7 @@ open_around(struct faultstate *fs, const struct vm_object *c, vm_offset_t va, vm
 			after = n - 1;
 	}
 	if (!open_run(fs, va - before * LEAF_SIZE, lo - (vm_pindex_t)(before << PMAP_LEAF_SHIFT),
-	    pfn - (vm_pfn_t)(before << PMAP_LEAF_SHIFT), (uint32_t)(1 + before + after)))
+	    pfn - (vm_pfn_t)(before << PMAP_LEAF_SHIFT), (uint32_t)(1 + before + after), passing))
 		return false;
 	/* Who comes to the first page after it next is passing through, and wants it all. */
 	lo += (vm_pindex_t)((after + 1) << PMAP_LEAF_SHIFT);

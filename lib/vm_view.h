@@ -24,6 +24,7 @@ struct vm_view {
 	struct vm_object *copy;		/* O: closed: who needs what the frames hold; referenced, or null */
 	bool closed;			/* O: nobody writes any more; younger copies want what the kernel has */
 	bool busy;			/* O: somebody is at it: wait */
+	bool populated;			/* O: who opened it had all of it copied: no sign that all was written */
 	uint32_t nchanged;		/* O: pages that had been written when the keeper looked last */
 };
 

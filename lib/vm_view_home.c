@@ -203,7 +203,7 @@ vv_bring_home(struct vm_view *v)
 	if (result == KERN_SUCCESS) {
 		pmap_view_end(v->pmap, v->va, rights_at_home(o));
 		/* What was written after the copy had gone says nothing about how it will be after the next. */
-		if ((copy != NULL ? vv_count(changed) : v->nchanged) >= DENSE_PAGES)
+		if (!v->populated && (copy != NULL ? vv_count(changed) : v->nchanged) >= DENSE_PAGES)
 			pmap_dense_set(v->pmap, v->va, DENSE_TIMES);
 		vv_mark(v, false, changed, rights_at_home(o) & PTE_W);
 		vv_unlink(v);
