@@ -269,12 +269,9 @@ pmap_fini(void)
 }
 
 void
-pmap_views_forked(bool again)
+pmap_forked(void)
 {
 	view_fini();
-	/* What was open tells of the parent's memory. */
-	if (again && pmap_ops->view)
-		(void)view_init();
 }
 
 void

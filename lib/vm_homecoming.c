@@ -51,8 +51,10 @@ static struct {
 	pthread_t thread;
 	_Atomic bool stop;
 	char work;			/* its address: what the thread waits on */
-	_Atomic bool hold;		/* nobody is to move */
+#ifdef VMF_TESTING
+	_Atomic bool hold;		/* a test wants nobody to move */
 	_Atomic int steps;		/* under way */
+#endif
 } hc;
 
 void
@@ -228,6 +230,7 @@ step(void)
 	return came;
 }
 
+#ifdef VMF_TESTING
 uint32_t
 vm_homecoming_step(void)
 {
@@ -246,13 +249,13 @@ vm_homecoming_hold(bool hold)
 	while (hold && atomic_load(&hc.steps) != 0)
 		sys_yield();
 }
-/* => it was held */
-void
-vm_homecoming_forked(void)
+#else
+uint32_t
+vm_homecoming_step(void)
 {
-	kmutex_init(&hc.lock, RANK_AWAY);
-	atomic_store(&hc.hold, false);
+	return step();
 }
+#endif
 
 static bool
 in_the_way(void)

@@ -94,10 +94,11 @@ next_view(void)
 	return v;
 }
 
-/* Stop, while somebody wants that, where nothing is in hand. */
+/* Stop, while a test wants that, where nothing is in hand. */
 static void
 hold_here(void)
 {
+#ifdef VMF_TESTING
 	for (;;) {
 		uint32_t ticket = event_prepare(&vv.hold);
 
@@ -107,6 +108,7 @@ hold_here(void)
 		event_wake(&vv.held);
 		(void)event_wait(&vv.hold, ticket, EVENT_FOREVER);
 	}
+#endif
 }
 
 static void *
@@ -171,14 +173,13 @@ vm_view_start(void)
 	error = pthread_create(&vv.thread, NULL, keeper, NULL);
 	sys_setmask(&old);
 	alone_ours(error == 0);
-	atomic_store(&vv.running, error == 0);
 	return -error;
 }
 
 void
 vm_view_stop(void)
 {
-	if (!atomic_exchange(&vv.running, false))
+	if (!pmap_has_views())
 		return;
 	atomic_store(&vv.stop, true);
 	event_wake(&vv.work);
@@ -186,10 +187,11 @@ vm_view_stop(void)
 	alone_ours(-1);
 }
 
+#ifdef VMF_TESTING
 void
 vm_view_hold(void)
 {
-	if (!atomic_load(&vv.running))
+	if (!pmap_has_views())
 		return;
 	atomic_store(&vv.hold, true);
 	for (;;) {
@@ -208,12 +210,4 @@ vm_view_go_on(void)
 	atomic_store(&vv.hold, false);
 	event_wake(&vv.hold);
 }
-
-/* => the keeper was held, and no view is left */
-void
-vm_view_forked(void)
-{
-	kmutex_init(&vv.lock, RANK_VIEW);
-	atomic_store(&vv.running, false);
-	atomic_store(&vv.hold, false);
-}
+#endif

@@ -27,7 +27,7 @@ work(void *arg)
 
 		if (x != NULL) {
 			(void)io_run(x);
-			io_end(x);
+			x->done(x);
 		} else if (stop) {
 			return NULL;
 		} else {
