@@ -397,7 +397,6 @@ pmap_protect(struct pmap *pmap, vm_offset_t s, vm_offset_t e, vm_prot_t prot, un
 			stop = i + parked;
 			continue;
 		}
-		l = leaf_of(pmap, i);
 		if (l == NULL || l->nvalid == 0 || (keep_read && l->nwrite == 0 && !is_plain(l))) {
 			limit_flush(pmap, &run);
 			continue;

@@ -183,21 +183,26 @@ settle(struct pmap *pmap)
 }
 
 void
+must_wait(struct pmap *pmap, size_t i, size_t n, uint64_t *deadline)
+{
+	uint32_t ticket = event_prepare(pmap);
+
+	if (*deadline == 0)
+		*deadline = sys_clock() + LAST_RESORT_NS;
+	if (sys_clock() > *deadline)
+		kpanic("the kernel will not take %lu pages at %p back: raise vm.max_map_count", (unsigned long)n,
+		    (void *)va_of(pmap, i));
+	(void)event_wait(pmap, ticket, PAUSE_NS);
+}
+
+void
 must_unmap(struct pmap *pmap, size_t i, size_t j)
 {
 	uint64_t before = boundaries(pmap, i, j);
 	uint64_t deadline = 0;
 
-	while (pmap_ops->unmap(va_of(pmap, i), (j - i + 1) << PAGE_SHIFT) != 0) {
-		uint32_t ticket = event_prepare(pmap);
-
-		if (deadline == 0)
-			deadline = sys_clock() + LAST_RESORT_NS;
-		if (sys_clock() > deadline)
-			kpanic("the kernel will not take %lu pages at %p back: raise vm.max_map_count",
-			    (unsigned long)(j - i + 1), (void *)va_of(pmap, i));
-		(void)event_wait(pmap, ticket, PAUSE_NS);
-	}
+	while (pmap_ops->unmap(va_of(pmap, i), (j - i + 1) << PAGE_SHIFT) != 0)
+		must_wait(pmap, i, j - i + 1, &deadline);
 	for (size_t k = i; k <= j; k++) {
 		struct pmap_leaf *l = leaf_of(pmap, k);
 

@@ -106,6 +106,8 @@ void pmap_join(struct pmap *);
 void relieve(struct pmap *, uint64_t goal);	/* make room for mappings, until there are so many */
 void relieve_some(struct pmap *);		/* likewise, for those of the near future */
 void settle(struct pmap *);			/* after rights were taken away: that may have cut runs */
+/* The kernel refused what cannot be left undone to n pages from i on: wait a moment, or end it all.  *deadline: 0 at first */
+void must_wait(struct pmap *, size_t i, size_t n, uint64_t *deadline);
 void must_unmap(struct pmap *, size_t i, size_t j);	/* reserved address space, whatever it takes */
 void pmap_link(struct pmap *);
 void pmap_unlink(struct pmap *);

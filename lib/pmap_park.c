@@ -326,17 +326,10 @@ reaper(void *arg)
 int
 pmap_start(void)
 {
-	sys_sigset_t old;
-	int error;
-
 	atomic_store(&pk.stop, false);
 	if (!pmap_ops->park)
 		return 0;
-	sys_block(&old);		/* the thread is born with all signals blocked */
-	error = pthread_create(&pk.thread, NULL, reaper, NULL);
-	sys_setmask(&old);
-	alone_ours(error == 0);
-	return -error;
+	return alone_thread(&pk.thread, reaper);
 }
 
 void
@@ -346,8 +339,7 @@ pmap_stop(void)
 		return;
 	atomic_store(&pk.stop, true);
 	event_wake(&pk.work);
-	(void)pthread_join(pk.thread, NULL);
-	alone_ours(-1);
+	alone_join(pk.thread);
 }
 
 const struct pmap_ops *

@@ -24,7 +24,6 @@
 #include <sys/mman.h>
 
 #include "kern/assert.h"
-#include "kern/event.h"
 #include "kern/sys.h"
 #include "physmem.h"
 #include "pmap_impl.h"
@@ -32,8 +31,6 @@
 
 #define LEAF_SIZE	((vm_size_t)PMAP_LEAF_PAGES << PAGE_SHIFT)
 #define RUNS_SHARE	4u		/* of all mappings: with more in use no view is made, for it cannot be forgotten */
-#define LAST_RESORT_NS	((int64_t)5 * 1000 * 1000 * 1000)
-#define PAUSE_NS	1000000
 
 /* An entry of /proc/self/pagemap (the kernel's Documentation/admin-guide/mm/pagemap.rst). */
 #define PM_FILE		((uint64_t)1 << 61)	/* of a file, or shared */
@@ -197,15 +194,8 @@ must_protect(struct pmap *pmap, size_t i, size_t n, unsigned rights)
 	uint64_t deadline = 0;
 
 	while (pmap_ops->protect(va_of(pmap, i), n, 0, rights) != 0) {
-		uint32_t ticket = event_prepare(pmap);
-
-		if (deadline == 0)
-			deadline = sys_clock() + LAST_RESORT_NS;
-		if (sys_clock() > deadline)
-			kpanic("the kernel will not take rights from %lu pages at %p: raise vm.max_map_count",
-			    (unsigned long)n, (void *)va_of(pmap, i));
 		relieve(pmap, 0);
-		(void)event_wait(pmap, ticket, PAUSE_NS);
+		must_wait(pmap, i, n, &deadline);
 	}
 }
 

@@ -106,8 +106,8 @@ written(struct vm_object *o, vm_pindex_t lo)
 		for (uint32_t i = 0; i < n; i++) {
 			struct vm_page *m = page[i];
 
-			vm_written_add(m);
-			m->flags = (uint16_t)((m->flags & ~(PG_FREE | PG_HOLE)) | PG_MODIFIED | PG_REFERENCED);
+			vm_written_modify(m);
+			m->flags |= PG_REFERENCED;
 		}
 	}
 }

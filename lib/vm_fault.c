@@ -824,8 +824,7 @@ fault_enter(struct faultstate *fs)
 			if (result != KERN_SUCCESS)
 				return result;
 		}
-		vm_written_add(fs->m);
-		fs->m->flags = (uint16_t)((fs->m->flags & ~(PG_FREE | PG_HOLE)) | PG_MODIFIED);
+		vm_written_modify(fs->m);
 		writable = true;
 	} else if (fs->object == fs->first_object && (fs->m->flags & PG_MODIFIED) &&
 	    (fs->prot & VM_PROT_WRITE)) {

@@ -289,15 +289,8 @@ homecoming(void *arg)
 int
 vm_homecoming_start(void)
 {
-	sys_sigset_t old;
-	int error;
-
 	atomic_store(&hc.stop, false);
-	sys_block(&old);		/* the thread is born with all signals blocked */
-	error = pthread_create(&hc.thread, NULL, homecoming, NULL);
-	sys_setmask(&old);
-	alone_ours(error == 0);
-	return -error;
+	return alone_thread(&hc.thread, homecoming);
 }
 
 void
@@ -305,6 +298,5 @@ vm_homecoming_stop(void)
 {
 	atomic_store(&hc.stop, true);
 	event_wake(&hc.work);
-	(void)pthread_join(hc.thread, NULL);
-	alone_ours(-1);
+	alone_join(hc.thread);
 }

@@ -480,18 +480,11 @@ tune(uint64_t page_count)
 int
 vm_pageout_start(uint64_t page_count)
 {
-	sys_sigset_t old;
-	int error;
-
 	tune(page_count);
 	atomic_store(&pd.stop, false);
 	atomic_store(&pd.wanted, false);
 	atomic_store(&pd.rest_until, 0);
-	sys_block(&old);		/* the thread is born with all signals blocked */
-	error = pthread_create(&pd.thread, NULL, run, NULL);
-	sys_setmask(&old);
-	alone_ours(error == 0);
-	return -error;
+	return alone_thread(&pd.thread, run);
 }
 
 void
@@ -500,8 +493,7 @@ vm_pageout_stop(void)
 	atomic_store(&pd.stop, true);
 	event_wake(&pd);
 	event_wake(&pd.laundry);
-	(void)pthread_join(pd.thread, NULL);
-	alone_ours(-1);
+	alone_join(pd.thread);
 }
 
 static void

@@ -159,10 +159,8 @@ vv_mark(struct vm_view *v, bool on, const uint64_t *changed, bool all)
 
 			KASSERT(!(m->flags & PG_VIEW) == on);
 			m->flags = (uint16_t)((m->flags ^ PG_VIEW) | PG_REFERENCED);
-			if (all || (changed != NULL && vv_is_set(changed, k + i))) {
-				vm_written_add(m);
-				m->flags = (uint16_t)((m->flags & ~(PG_FREE | PG_HOLE)) | PG_MODIFIED);
-			}
+			if (all || (changed != NULL && vv_is_set(changed, k + i)))
+				vm_written_modify(m);
 		}
 	}
 }

@@ -201,11 +201,13 @@ vv_bring_home(struct vm_view *v)
 	copy = v->copy;
 	v->busy = false;
 	if (result == KERN_SUCCESS) {
-		pmap_view_end(v->pmap, v->va, rights_at_home(o));
+		unsigned rights = rights_at_home(o);
+
+		pmap_view_end(v->pmap, v->va, rights);
 		/* What was written after the copy had gone says nothing about how it will be after the next. */
 		if (!v->populated && (copy != NULL ? vv_count(changed) : v->nchanged) >= DENSE_PAGES)
 			pmap_dense_set(v->pmap, v->va, DENSE_TIMES);
-		vv_mark(v, false, changed, rights_at_home(o) & PTE_W);
+		vv_mark(v, false, changed, rights & PTE_W);
 		vv_unlink(v);
 	}
 	vm_object_pip_done(o);

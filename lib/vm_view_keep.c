@@ -163,17 +163,10 @@ vm_view_reclaim(void)
 int
 vm_view_start(void)
 {
-	sys_sigset_t old;
-	int error;
-
 	atomic_store(&vv.stop, false);
 	if (!pmap_has_views())
 		return 0;
-	sys_block(&old);		/* the thread is born with all signals blocked */
-	error = pthread_create(&vv.thread, NULL, keeper, NULL);
-	sys_setmask(&old);
-	alone_ours(error == 0);
-	return -error;
+	return alone_thread(&vv.thread, keeper);
 }
 
 void
@@ -183,8 +176,7 @@ vm_view_stop(void)
 		return;
 	atomic_store(&vv.stop, true);
 	event_wake(&vv.work);
-	(void)pthread_join(vv.thread, NULL);
-	alone_ours(-1);
+	alone_join(vv.thread);
 }
 
 #ifdef VMF_TESTING

@@ -51,6 +51,14 @@ vm_written_add(struct vm_page *m)
 		vm_written_link(m);
 }
 
+/* m may be written, or as good as is. */
+static inline void
+vm_written_modify(struct vm_page *m)
+{
+	vm_written_add(m);
+	m->flags = (uint16_t)((m->flags & ~(PG_FREE | PG_HOLE)) | PG_MODIFIED);
+}
+
 /* Is the claim about this snapshot, and about all of [lo, hi)? */
 static inline bool
 vm_written_covers(const struct vm_object *o, uint64_t snapshot, vm_pindex_t lo, vm_pindex_t hi)

@@ -351,6 +351,25 @@ count_fds(void)
 	return n;
 }
 
+enum { ENDS = 96 };
+
+void
+fill_ends(char *page, uint64_t key)
+{
+	fill(page, ENDS, key);
+	fill(page + PG - ENDS, ENDS, key);
+}
+
+void
+check_ends(const char *what, const char *page, size_t i, uint64_t key)
+{
+	char want[ENDS];
+
+	fill(want, ENDS, key);
+	if (memcmp(page, want, ENDS) != 0 || memcmp(page + PG - ENDS, want, ENDS) != 0)
+		die("%s: page %zu is not of key %llu", what, i, (unsigned long long)key);
+}
+
 unsigned
 count_maps(void)
 {

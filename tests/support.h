@@ -81,6 +81,9 @@ uint64_t rng_next(uint64_t *state);
 uint64_t mix(uint64_t a, uint64_t b);
 void fill(void *dst, size_t size, uint64_t key);
 void fill_pages(void *dst, size_t pages, uint64_t key);	/* page i: mix(key, i) */
+/* A page's first and last bytes, which are enough to tell whose it is; what: where page i is. */
+void fill_ends(char *page, uint64_t key);
+void check_ends(const char *what, const char *page, size_t i, uint64_t key);
 /* Die unless the bytes are those of fill() or fill_pages(), or zeros. */
 #define check_fill(p, size, key)	check_fill_at(p, size, key, __FILE__, __LINE__)
 #define check_pages(p, pages, key)	check_pages_at(p, pages, key, __FILE__, __LINE__)

@@ -25,7 +25,7 @@
 #include "suite.h"
 #include "support.h"
 
-enum { LEAF = 512, N = 5 * LEAF + 300, SNAPS = 6, SOME = 64 };
+enum { LEAF = 512, N = 5 * LEAF + 300, SNAPS = 6 };
 
 static char *mem;
 static uint64_t live[N];			/* key of each page; 0: not there, or not to be looked at */
@@ -46,25 +46,8 @@ stats(void)
 }
 
 /*
- * Pages: the first bytes and the last ones are enough to tell whose they are
+ * Pages
  */
-
-static void
-fill_ends(char *p, uint64_t key)
-{
-	fill(p, SOME, key);
-	fill(p + PG - SOME, SOME, key);
-}
-
-static void
-check_ends(const char *what, const char *p, size_t i, uint64_t key)
-{
-	char want[SOME];
-
-	fill(want, SOME, key);
-	if (memcmp(p, want, SOME) != 0 || memcmp(p + PG - SOME, want, SOME) != 0)
-		die("%s: page %zu is not of key %llu", what, i, (unsigned long long)key);
-}
 
 static void
 write_page(size_t i)

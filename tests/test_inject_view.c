@@ -24,7 +24,7 @@
 #include "support.h"
 #include "vm_view.h"
 
-enum { LEAF = PMAP_LEAF_PAGES, N = 2 * LEAF + 5, SOME = 64, SNAPS = 3 };
+enum { LEAF = PMAP_LEAF_PAGES, N = 2 * LEAF + 5, SNAPS = 3 };
 
 static struct {
 	enum sys_call kind;
@@ -59,16 +59,6 @@ say(void)
 {
 	fprintf(stderr, "at \"%s\": kind %d, result %d, calls %u + %u\n", step, plan.kind, plan.result, plan.first,
 	    plan.count);
-}
-
-static void
-check_ends(const char *what, const char *p, size_t i, uint64_t want_key)
-{
-	char want[SOME];
-
-	fill(want, SOME, want_key);
-	if (memcmp(p, want, SOME) != 0 || memcmp(p + PG - SOME, want, SOME) != 0)
-		die("%s: page %zu is not of key %llu", what, i, (unsigned long long)want_key);
 }
 
 /* Without faults that would bring home what is viewed: each step is to meet views. */
@@ -122,8 +112,7 @@ poke(size_t i)
 {
 	DO(touched(touch_write(mem + i * PG + PG / 2)));
 	live[i] = ++next_key;
-	fill(mem + i * PG, SOME, next_key);
-	fill(mem + i * PG + PG - SOME, SOME, next_key);
+	fill_ends(mem + i * PG, next_key);
 }
 
 static void
@@ -164,8 +153,7 @@ scenario(void)
 	mem = alloc(N);
 	for (size_t i = 0; i < N; i++) {
 		live[i] = ++next_key;
-		fill(mem + i * PG, SOME, next_key);
-		fill(mem + i * PG + PG - SOME, SOME, next_key);
+		fill_ends(mem + i * PG, next_key);
 	}
 	take(0);
 	poke(5);

@@ -41,26 +41,6 @@ struct world {
 
 static struct world w;
 
-/* A page's first and last bytes are enough to tell whose it is. */
-enum { SOME = 96 };
-
-static void
-fill_ends(char *p, uint64_t key)
-{
-	fill(p, SOME, key);
-	fill(p + PG - SOME, SOME, key);
-}
-
-static void
-check_page(const char *what, const char *p, size_t i, uint64_t key)
-{
-	char want[SOME];
-
-	fill(want, SOME, key);
-	if (memcmp(p, want, SOME) != 0 || memcmp(p + PG - SOME, want, SOME) != 0)
-		die("%s: page %zu is not of key %llu", what, i, (unsigned long long)key);
-}
-
 static void
 write_page(size_t i)
 {
@@ -109,10 +89,10 @@ check_snap(unsigned k)
 
 	for (size_t i = 0; w.snap[k].name != 0 && i < N; i++) {
 		expect(vmf_snapshot_read(w.snap[k].name, 0, i * PG, buf, PG), 0);
-		check_page("snapshot", buf, i, w.snap[k].key[i]);
+		check_ends("snapshot", buf, i, w.snap[k].key[i]);
 	}
 	for (size_t i = 0; w.snap[k].map != NULL && i < N; i++)
-		check_page("mapped snapshot", w.snap[k].map + i * PG, i, w.snap[k].mapped[i]);
+		check_ends("mapped snapshot", w.snap[k].map + i * PG, i, w.snap[k].mapped[i]);
 }
 
 static void
@@ -120,7 +100,7 @@ check_live(void)
 {
 	for (size_t i = 0; i < N; i++)
 		if (w.live[i] != 0)
-			check_page("memory", w.mem + i * PG, i, w.live[i]);
+			check_ends("memory", w.mem + i * PG, i, w.live[i]);
 }
 
 /* Of all, twice: reading may change who has what; and then nothing is left. */
@@ -276,7 +256,7 @@ thing_cluster(void)
 	map_snapshot(k);
 	expect(vmf_advise(w.snap[k].map, N * PG, VMF_ADVICE_SEQUENTIAL), 0);
 	for (size_t i = LEAF - 2; i < LEAF + 8; i++)
-		check_page("many at once", w.snap[k].map + i * PG, i, w.snap[k].mapped[i]);
+		check_ends("many at once", w.snap[k].map + i * PG, i, w.snap[k].mapped[i]);
 }
 
 static void
@@ -405,7 +385,7 @@ thing_fork(void)
 	memcpy(then, w.live, sizeof(then));
 	write_page(5);
 	for (size_t i = 0; i < N; i++)
-		check_page("child", (char *)child + (w.mem - (char *)base) + i * PG, i, then[i]);
+		check_ends("child", (char *)child + (w.mem - (char *)base) + i * PG, i, then[i]);
 	expect(vmf_task_destroy(task), 0);
 }
 

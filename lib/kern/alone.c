@@ -15,6 +15,26 @@ alone_ours(int by)
 	atomic_fetch_add(&ours, by);
 }
 
+int
+alone_thread(pthread_t *thread, void *(*fn)(void *))
+{
+	sys_sigset_t old;
+	int error;
+
+	sys_block(&old);		/* it is born with the mask of who makes it */
+	error = pthread_create(thread, NULL, fn, NULL);
+	sys_setmask(&old);
+	alone_ours(error == 0);
+	return -error;
+}
+
+void
+alone_join(pthread_t thread)
+{
+	(void)pthread_join(thread, NULL);
+	alone_ours(-1);
+}
+
 void
 alone_forked(void)
 {

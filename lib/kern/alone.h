@@ -15,8 +15,12 @@
  * seen; a child of vfork() is none of these, for its parent stands still.
  */
 
+#include <pthread.h>
 #include <stdbool.h>
 
+/* Begin a thread of ours, with all signals blocked; 0 or -errno.  Wait for its end. */
+int alone_thread(pthread_t *, void *(*)(void *));
+void alone_join(pthread_t);
 /* A thread of ours has begun (1), or has been waited for after its end (-1). */
 void alone_ours(int by);
 void alone_forked(void);		/* in a forked child: they have not come along */
