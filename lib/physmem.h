@@ -55,11 +55,11 @@ void physmem_unreserve(struct physmem_home *);
  */
 vm_pfn_t physmem_alloc(vm_pfn_t want, enum physmem_fill);
 /*
- * Up to n clean frames in a row, the first of which is `want', as far as that goes without a look at anything else.
- * Returns how many.
+ * Up to n frames in a row, the first of which is `want', all of them clean or all of them with whatever they hold, as
+ * far as that goes without a look at anything else.  Returns how many.
  */
-uint32_t physmem_alloc_row(vm_pfn_t want, uint32_t n);
-void physmem_unalloc_row(vm_pfn_t, uint32_t n);	/* that much was not needed, and is as it was */
+uint32_t physmem_alloc_row(vm_pfn_t want, uint32_t n, bool *clean);
+void physmem_unalloc_row(vm_pfn_t, uint32_t n);	/* so many clean ones were not needed, and are as they were */
 void physmem_free(vm_pfn_t);
 void physmem_free_many(const vm_pfn_t *, uint32_t n);
 /*
@@ -73,8 +73,14 @@ uint32_t physmem_recycle(uint32_t n, vm_pfn_t *base);
  */
 bool physmem_lend(uint32_t n, uint64_t leave);
 void physmem_lend_end(uint32_t n);
-/* Give the dirty frames back to the kernel.  Returns how many. */
-uint32_t physmem_flush(void);
+/* Give dirty frames back to the kernel, the oldest first.  Returns how many; 0: it refuses, or others are at it. */
+uint32_t physmem_flush(uint32_t most);
+/*
+ * Give back a few of those that nobody took for a second or two.  To be called again after so many nanoseconds;
+ * EVENT_FOREVER: when physmem_is_untended().  => one thread at a time
+ */
+int64_t physmem_trim(void);
+bool physmem_is_untended(void);		/* once: there are dirty frames, and nobody calls physmem_trim() */
 /* True if it holds nothing but zeros, or the kernel no memory for it: then none is taken. => nobody can touch it. */
 bool physmem_is_zero(vm_pfn_t);
 

@@ -342,7 +342,6 @@ vm_fini(void)
 	stop_modules();
 	stop_swap();
 	io_fini();
-	(void)physmem_flush();
 	physmem_fini();
 	kmem_trim();
 	atomic_store(&state, STOPPED);

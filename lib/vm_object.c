@@ -181,6 +181,28 @@ vm_object_paged_out(struct vm_object *o, vm_pindex_t pindex)
  * Taking down
  */
 
+/* Many at a time: there may be millions, and others want the locks of queues and frames meanwhile.  => locked */
+static void
+free_pages(struct vm_object *o)
+{
+	struct vm_page *batch[VM_PAGE_MANY], *m;
+	vm_pindex_t i = 0;
+	uint32_t n = 0;
+
+	for (; (m = radix_next(&o->pages, &i)) != NULL; i++) {
+		if (m->pfn == 0) {
+			vm_page_free(m);
+			continue;
+		}
+		batch[n++] = m;
+		if (n == VM_PAGE_MANY) {
+			vm_page_free_many(batch, n, false);
+			n = 0;
+		}
+	}
+	vm_page_free_many(batch, n, false);
+}
+
 /*
  * => locked, DEAD, without references; unlocked and gone at return.
  * => returns the object below, whose reference is now the caller's.
@@ -190,8 +212,6 @@ terminate(struct vm_object *o)
 {
 	struct vm_object *shadow;
 	struct vm_pager *pager;
-	vm_pindex_t i = 0;
-	struct vm_page *m;
 
 	pip_wait(o);
 	KASSERT(LIST_EMPTY(&o->children) && LIST_EMPTY(&o->mappings) && o->copy == NULL);
@@ -207,8 +227,7 @@ terminate(struct vm_object *o)
 		krwlock_write_unlock(&vm_rmap_lock);
 		vm_object_unlock(shadow);
 	}
-	while ((m = radix_next(&o->pages, &i)) != NULL)
-		vm_page_free(m);
+	free_pages(o);
 	vm_object_home_release(o);
 	pager = o->pager;
 	vm_object_unlock(o);

@@ -66,6 +66,20 @@ vm_page_alloc_fake(struct vm_object *object, vm_pindex_t pindex)
 	return m;
 }
 
+static void
+recycle_instead(struct vm_page_row *row)
+{
+	vm_pfn_t base;
+	uint32_t n = physmem_recycle(row->want, &base);
+
+	if (n == 0)
+		return;
+	vm_page_row_end(row);
+	row->n = n;
+	row->next = base;
+	row->at_home = row->clean = false;
+}
+
 /* A frame for m: the next one of the row, or that of its home. */
 static bool
 give_frame(struct vm_page *m, enum physmem_fill fill, struct vm_page_row *row)
@@ -83,16 +97,18 @@ give_frame(struct vm_page *m, enum physmem_fill fill, struct vm_page_row *row)
 	/* An object that is larger than all of memory cannot have its home full. */
 	if (row->n == 0 && row->want > 1 && m->object->size > physmem_budget()) {
 		row->n = physmem_recycle(row->want, &row->next);
-		row->clean = false;
+		row->at_home = row->clean = false;
 	}
-	if (row->n == 0 || row->clean)
+	if (row->n == 0 || row->at_home)
 		home = vm_object_home_frame(m->object, m->pindex);
-	if (row->n != 0 && row->clean && row->next != home)
+	if (row->n != 0 && row->at_home && row->next != home)
 		vm_page_row_end(row);
 	if (row->n == 0 && row->want > 1) {
-		row->n = physmem_alloc_row(home, row->want);
+		row->n = physmem_alloc_row(home, row->want, &row->clean);
 		row->next = home;
-		row->clean = true;
+		row->at_home = true;
+		if (row->clean && row->anywhere)
+			recycle_instead(row);
 	}
 	row->want -= MIN(row->want, 1);
 	if (row->n != 0) {
@@ -168,6 +184,14 @@ forget_page(struct vm_page *m)
 		event_wake(m);
 }
 
+static void
+give_back(const vm_pfn_t *pfn, uint32_t n)
+{
+	physmem_free_many(pfn, n);
+	if (physmem_is_untended())
+		vm_pageout_trim();
+}
+
 void
 vm_page_free(struct vm_page *m)
 {
@@ -177,7 +201,7 @@ vm_page_free(struct vm_page *m)
 	vm_page_dequeue(m);
 	forget_page(m);
 	if (m->pfn != 0)
-		physmem_free(m->pfn);
+		give_back(&m->pfn, 1);
 	slab_free(&vm_page_slab, m);
 }
 
@@ -202,7 +226,7 @@ vm_page_free_many(struct vm_page **m, uint32_t n, bool evict)
 		forget_page(m[i]);
 		slab_free(&vm_page_slab, m[i]);
 	}
-	physmem_free_many(pfn, n);
+	give_back(pfn, n);
 }
 
 bool

@@ -445,8 +445,10 @@ run(void *arg)
 			 */
 			event_wake(&physmem_freed);
 		} else if (!atomic_load(&pd.stop)) {
+			int64_t wait = physmem_trim();
+
 			set_asleep(true);
-			(void)event_wait(&pd, ticket, EVENT_FOREVER);
+			(void)event_wait(&pd, ticket, wait);
 			set_asleep(false);
 		}
 	}
@@ -509,6 +511,12 @@ vm_pageout_kick(void)
 	if (physmem_free_count() < atomic_load_explicit(&pd.free_min, memory_order_relaxed) &&
 	    sys_clock() >= atomic_load_explicit(&pd.rest_until, memory_order_relaxed))
 		wake();
+}
+
+void
+vm_pageout_trim(void)
+{
+	event_wake(&pd);
 }
 
 uint64_t

@@ -30,6 +30,9 @@ void vm_pageout_stop(void);
 /* Frames are getting few: wake the daemon.  Cheap. */
 void vm_pageout_kick(void);
 
+/* There are freed frames again, which the daemon gives back to the kernel if nobody wants them (physmem_trim()). */
+void vm_pageout_trim(void);
+
 /*
  * Wait until there may be a frame.
  * => no lock held

@@ -435,7 +435,7 @@ scenario(void)
 			check_zero(big + i * PG + 1, 16 * PG - 1);
 		fill(big, 160 * PG, 88);
 		DO(vmf_unmap(big, 160 * PG));
-		DO((physmem_flush(), 0));
+		DO((physmem_flush(UINT32_MAX), 0));
 	}
 	DO(vmf_thread_attach());
 	DO(vmf_thread_detach());

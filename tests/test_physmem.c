@@ -16,6 +16,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "kern/event.h"
 #include "kern/probe.h"
 #include "kern/sys.h"
 #include "machdep.h"
@@ -213,7 +214,7 @@ START_TEST(budget_is_hard)
 			check(dirty() <= i + 1);
 		}
 		if (_i)
-			check(physmem_flush() == 0 && dirty() == BUDGET);
+			check(physmem_flush(UINT32_MAX) == 0 && dirty() == BUDGET);
 		check(!physmem_is_low());
 	}
 	end();
@@ -243,7 +244,7 @@ START_TEST(dirty_frame_wanted)
 	/* What is in the batch and used again must not be punched. */
 	for (uint32_t i = 0; i < 32; i++)
 		write_frame(home.base + i, 100 + i);
-	check(physmem_flush() == 32 && dirty() == 0);
+	check(physmem_flush(UINT32_MAX) == 32 && dirty() == 0);
 	for (uint32_t i = 0; i < 32; i++) {
 		check_frame(home.base + i, 100 + i);
 		physmem_free(home.base + i);
@@ -267,7 +268,7 @@ START_TEST(flush_gives_back)
 	check(held() == BUDGET);
 	for (unsigned i = 0; i < BUDGET; i += 2)
 		physmem_free(pfn[i]);
-	check(physmem_flush() == BUDGET / 2);
+	check(physmem_flush(UINT32_MAX) == BUDGET / 2);
 	check(held() == BUDGET / 2);
 	for (unsigned i = 1; i < BUDGET; i += 2) {
 		check_frame(pfn[i], 1);
@@ -275,10 +276,10 @@ START_TEST(flush_gives_back)
 	}
 	/* A refusal is not forgotten: the next flush tries again. */
 	sys_inject = refuse_punch;
-	check(physmem_flush() == 0 && dirty() == BUDGET / 2 && held() == BUDGET / 2);
+	check(physmem_flush(UINT32_MAX) == 0 && dirty() == BUDGET / 2 && held() == BUDGET / 2);
 	sys_inject = NULL;
-	check(physmem_flush() == BUDGET / 2 && dirty() == 0 && held() == 0);
-	check(physmem_flush() == 0);
+	check(physmem_flush(UINT32_MAX) == BUDGET / 2 && dirty() == 0 && held() == 0);
+	check(physmem_flush(UINT32_MAX) == 0);
 	end();
 }
 END_TEST
@@ -300,7 +301,7 @@ START_TEST(not_while_punched)
 	write_frame(punched, 1);
 	physmem_free(punched);
 	probe_hook = grab;
-	check(physmem_flush() == 1);
+	check(physmem_flush(UINT32_MAX) == 1);
 	probe_hook = NULL;
 	check(got_instead != 0 && got_instead != punched);
 	physmem_free(got_instead);
@@ -325,7 +326,7 @@ static void *
 flush(void *arg)
 {
 	(void)arg;
-	(void)physmem_flush();
+	(void)physmem_flush(UINT32_MAX);
 	return NULL;
 }
 
@@ -387,6 +388,140 @@ START_TEST(budget_changes)
 }
 END_TEST
 
+/*
+ * Freed frames linger: what somebody takes meanwhile stays for the next, what nobody took for a whole interval goes.
+ */
+START_TEST(surplus_goes)
+{
+	struct physmem_home home;
+
+	begin();
+	check(!physmem_is_untended() && physmem_trim() == EVENT_FOREVER);
+	check(physmem_reserve(128, &home));
+	for (uint32_t i = 0; i < 128; i++) {
+		check(physmem_alloc(home.base + i, PHYSMEM_ZERO) == home.base + i);
+		write_frame(home.base + i, 1);
+	}
+	for (uint32_t i = 0; i < 128; i++)
+		physmem_free(home.base + i);
+	check(physmem_is_untended() && !physmem_is_untended());
+	check(physmem_trim() != EVENT_FOREVER && dirty() == 128);
+	for (uint32_t i = 0; i < 40; i++)
+		check(physmem_alloc(home.base + 3 * i, PHYSMEM_OVERWRITE) == home.base + 3 * i);
+	for (uint32_t i = 0; i < 40; i++)
+		physmem_free(home.base + 3 * i);
+	do
+		usleep(10000);
+	while (physmem_trim() != EVENT_FOREVER && dirty() == 128);
+	check(dirty() == 40 && held() == 40);
+	while (physmem_trim() != EVENT_FOREVER)
+		usleep(10000);
+	check(dirty() == 0 && held() == 0 && !physmem_is_untended());
+	/* It begins again. */
+	check(physmem_alloc(home.base, PHYSMEM_OVERWRITE) == home.base);
+	physmem_free(home.base);
+	check(physmem_is_untended());
+	physmem_unreserve(&home);
+	end();
+}
+END_TEST
+
+/* More runs than are known by their places: they are found by their bits, wherever they are. */
+START_TEST(many_runs)
+{
+	enum { MANY = 4096 };
+	static vm_pfn_t pfn[MANY];
+	uint64_t state = 7;
+	uint32_t got = 0;
+	vm_pfn_t base;
+
+	expect(physmem_init(MANY, SPACE), 0);
+	for (unsigned i = 0; i < MANY; i++) {
+		pfn[i] = physmem_alloc(1 + (vm_pfn_t)(rng_next(&state) % (SPACE - 1)), PHYSMEM_ZERO);
+		write_frame(pfn[i], i + 1);
+	}
+	for (unsigned i = 0; i < MANY; i += 2)
+		physmem_free(pfn[i]);
+	check(dirty() == MANY / 2);
+	check(physmem_flush(100) == 100 && dirty() == MANY / 2 - 100 && held() == MANY - 100);
+	check(physmem_flush(UINT32_MAX) == MANY / 2 - 100 && dirty() == 0 && held() == MANY / 2);
+	for (unsigned i = 1; i < MANY; i += 2) {
+		check_frame(pfn[i], i + 1);
+		physmem_free(pfn[i]);
+	}
+	/* So are those that are used again. */
+	for (; physmem_recycle(1, &base) == 1; got++)
+		check(physmem_used(base));
+	check(got == MANY / 2 && dirty() == 0);
+	for (vm_pfn_t p = 1; p < SPACE; p++)
+		if (physmem_used(p))
+			physmem_free(p);
+	end();
+}
+END_TEST
+
+/* A row is of frames that are all clean or all dirty; the dirty ones do not count twice against the budget. */
+START_TEST(rows)
+{
+	struct physmem_home home;
+	bool clean;
+
+	begin();
+	check(physmem_reserve(BUDGET + 64, &home));
+	check(physmem_alloc_row(home.base, BUDGET + 1, &clean) == BUDGET && clean);
+	check(physmem_alloc_row(home.base + BUDGET, 1, &clean) == 0);
+	for (uint32_t i = 0; i < 64; i++) {
+		write_frame(home.base + i, i + 1);
+		physmem_free(home.base + i);
+	}
+	check(physmem_alloc_row(home.base + BUDGET, 64, &clean) == 0 && clean);
+	check(physmem_alloc_row(home.base + 10, 100, &clean) == 54 && !clean);
+	check(dirty() == 10 && physmem_used(home.base + 63) && !physmem_used(home.base + 9));
+	check_frame(home.base + 63, 64);
+	/* Dirty, clean, dirty. */
+	physmem_unalloc_row(home.base + 100, 30);
+	physmem_free(home.base + 99);
+	physmem_free(home.base + 130);
+	check(physmem_alloc_row(home.base + 99, 64, &clean) == 1 && !clean);
+	check(physmem_alloc_row(home.base + 100, 64, &clean) == 30 && clean);
+	check(physmem_alloc_row(home.base + 130, 64, &clean) == 1 && !clean);
+	for (uint32_t i = 10; i < BUDGET; i++)
+		physmem_free(home.base + i);
+	physmem_unreserve(&home);
+	end();
+}
+END_TEST
+
+/* What was freed is not in the way of a loan, as far as the kernel takes it back. */
+START_TEST(lending)
+{
+	vm_pfn_t pfn[BUDGET], lent;
+
+	begin();
+	for (unsigned i = 0; i < BUDGET; i++) {
+		pfn[i] = physmem_alloc(0, PHYSMEM_ZERO);
+		write_frame(pfn[i], 1);
+	}
+	check(!physmem_lend(1, 0));
+	for (unsigned i = 0; i < 100; i++)
+		physmem_free(pfn[i]);
+	sys_inject = refuse_punch;
+	check(!physmem_lend(50, 20) && physmem_free_count() == 100);
+	sys_inject = NULL;
+	check(!physmem_lend(50, 51) && held() == BUDGET);
+	check(physmem_lend(50, 20) && physmem_free_count() == 50 && held() == BUDGET - 70);
+	for (unsigned i = 0; i < 50; i++)
+		check((pfn[i] = physmem_alloc(0, PHYSMEM_OVERWRITE)) != 0);
+	check(physmem_alloc(0, PHYSMEM_OVERWRITE) == 0 && (lent = physmem_alloc(0, PHYSMEM_LENT)) != 0);
+	physmem_free(lent);
+	physmem_lend_end(50);
+	for (unsigned i = 0; i < BUDGET; i++)
+		if (i < 50 || i >= 100)
+			physmem_free(pfn[i]);
+	end();
+}
+END_TEST
+
 /* Frames given up in a row are offered in a row; short ones are not; no frame is offered twice. */
 START_TEST(recycling)
 {
@@ -417,7 +552,7 @@ START_TEST(recycling)
 		check(physmem_used(base + i));
 		check_frame(base + i, 50 + i + 1);
 	}
-	check(physmem_flush() == 20 + 10);
+	check(physmem_flush(UINT32_MAX) == 20 + 10);
 	for (uint32_t i = 0; i < 200; i++)
 		if (physmem_used(home.base + i))
 			physmem_free(home.base + i);
@@ -500,7 +635,7 @@ START_TEST(copies_to_fresh_frames)
 			physmem_free(a.base + i);
 			physmem_free(b.base + i);
 		}
-		check(physmem_flush() == 16);
+		check(physmem_flush(UINT32_MAX) == 16);
 	}
 	physmem_unreserve(&a);
 	physmem_unreserve(&b);
@@ -540,7 +675,7 @@ work(void *arg)
 		key[i] = rng_next(&state);
 		write_frame(pfn[i], key[i]);
 		if (n % 64 == 0)
-			(void)physmem_flush();
+			(void)physmem_flush(UINT32_MAX);
 	}
 	for (unsigned i = 0; i < 96; i++)
 		if (pfn[i] != 0) {
@@ -561,8 +696,8 @@ START_TEST(threads)
 	for (int i = 0; i < 4; i++)
 		check(pthread_join(t[i], NULL) == 0);
 	check(refused > 0);
-	(void)physmem_flush();
-	(void)physmem_flush();
+	(void)physmem_flush(UINT32_MAX);
+	(void)physmem_flush(UINT32_MAX);
 	check(dirty() == 0 && held() == 0);
 	end();
 }
@@ -584,6 +719,10 @@ main(void)
 	tcase_add_test(tc, not_while_punched);
 	tcase_add_test(tc, the_last_ones_are_waited_for);
 	tcase_add_test(tc, budget_changes);
+	tcase_add_test(tc, surplus_goes);
+	tcase_add_test(tc, many_runs);
+	tcase_add_test(tc, rows);
+	tcase_add_test(tc, lending);
 	tcase_add_test(tc, recycling);
 	tcase_add_test(tc, copies_and_zeros);
 	tcase_add_test(tc, copies_to_fresh_frames);

@@ -326,7 +326,7 @@ do_flush(void *arg)
 	sys_sigset_t old;
 
 	trap_enter(&old);
-	(void)physmem_flush();
+	(void)physmem_flush(UINT32_MAX);
 	trap_leave(&old);
 }
 
