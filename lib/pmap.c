@@ -18,6 +18,9 @@
 #define APART_PAGES	16				/* a longer run is not kept apart, ... */
 #define APART_WRITE	16				/* ... nor any in a leaf where so many can be written; */
 #define JOIN_WRITE	64				/* where so many can be, they are merged again */
+#define DENSE_TIMES	4				/* snapshots after which a hint is old */
+#define DENSE_SAMPLE	16				/* of so many leaves one is looked at again ... */
+#define DENSE_MIX	7				/* ... not neighbours, and in time each of them */
 
 const struct pmap_ops *pmap_ops;
 
@@ -219,34 +222,6 @@ pmap_enter(struct pmap *pmap, vm_offset_t va, uint32_t n, pt_entry_t *pte, uint3
 	return result;
 }
 
-bool
-pmap_enter_row(struct pmap *pmap, vm_offset_t va, vm_pfn_t pfn)
-{
-	size_t i = index_of(pmap, va), j = i + PMAP_LEAF_PAGES - 1;
-	struct pmap_leaf *l;
-	bool ok = false;
-
-	KASSERT(i % PMAP_LEAF_PAGES == 0);
-	kmutex_lock(&pmap->lock);
-	if (pmap_runs() + 4 >= pmap_budget)
-		relieve_some(pmap);
-	l = leaf_make(pmap, i);
-	if (l != NULL) {
-		uint64_t before = boundaries(pmap, i, j);
-
-		KASSERT(!l->view && l->nwired == 0);
-		ok = pmap_ops->map(va, PMAP_LEAF_PAGES, pfn, PTE_R | PTE_W) == 0;
-		if (ok) {
-			leaf_fill(pmap, i, pfn, PTE_R | PTE_W);
-			runs_add(pmap, boundaries(pmap, i, j) - before);
-		} else {
-			must_unmap(pmap, i, j);
-		}
-	}
-	kmutex_unlock(&pmap->lock);
-	return ok;
-}
-
 /*
  * Taking away
  */
@@ -376,6 +351,7 @@ pmap_protect(struct pmap *pmap, vm_offset_t s, vm_offset_t e, vm_prot_t prot, un
 	struct limit run = { .any = false };
 
 	kmutex_lock(&pmap->lock);
+	pmap->epoch += !(prot & VM_PROT_WRITE);
 	for (size_t i = index_of(pmap, s); i < end; i = stop) {
 		const struct pmap_leaf *l;
 		size_t parked;
@@ -476,6 +452,10 @@ pmap_look(struct pmap *pmap, vm_offset_t va, bool *parked)
 	return pte;
 }
 
+/*
+ * Who writes much cannot be seen at it while all is pushed at once, so the hint ends after some snapshots.  Then few
+ * leaves are looked at again (as views), and the others do as these did: to look at all again would cut the rows.
+ */
 bool
 pmap_dense(struct pmap *pmap, vm_offset_t va)
 {
@@ -485,21 +465,26 @@ pmap_dense(struct pmap *pmap, vm_offset_t va)
 	kmutex_lock(&pmap->lock);
 	l = leaf_peek(pmap, index_of(pmap, va));
 	dense = l != NULL && l->dense != 0;
-	if (dense)
-		l->dense--;
+	if (dense && (int32_t)(l->dense - pmap->epoch) < 0) {
+		size_t number = index_of(pmap, va) >> PMAP_LEAF_SHIFT;
+
+		dense = pmap->dense && (number * DENSE_MIX + pmap->epoch) % DENSE_SAMPLE != 0;
+		l->dense = dense ? MAX(pmap->epoch + DENSE_TIMES, 1) : 0;
+	}
 	kmutex_unlock(&pmap->lock);
 	return dense;
 }
 
 void
-pmap_dense_set(struct pmap *pmap, vm_offset_t va, uint8_t times)
+pmap_dense_set(struct pmap *pmap, vm_offset_t va, bool dense)
 {
 	struct pmap_leaf *l;
 
 	kmutex_lock(&pmap->lock);
+	pmap->dense = dense;
 	l = leaf_peek(pmap, index_of(pmap, va));
 	if (l != NULL)
-		l->dense = times;
+		l->dense = dense ? MAX(pmap->epoch + DENSE_TIMES, 1) : 0;
 	kmutex_unlock(&pmap->lock);
 }
 

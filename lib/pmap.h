@@ -69,7 +69,7 @@ struct pmap_leaf {
 	bool stale;		/* many of these were not written between the last two protects */
 	bool view;		/* a private view (pmap_view.c): the ptes say what may be done to the frames; */
 	bool view_write;	/* ... it can be written */
-	uint8_t dense;		/* a hint: snapshots after which all of it is likely to be written again */
+	uint32_t dense;		/* a hint: all of it is likely to be written until the pmap's epoch is that; 0: is not */
 	uint64_t write[PMAP_LEAF_WORDS];	/* a bit for each pte that nwrite counts */
 	uint64_t apart[PMAP_LEAF_WORDS];	/* a bit for each pte that napart counts */
 	pt_entry_t pte[PMAP_LEAF_PAGES];
@@ -83,6 +83,8 @@ struct pmap {
 	vm_size_t size;			/* constant */
 	struct pmap_dir **dir;		/* one for each GB; null where nothing is */
 	uint32_t ndir;			/* constant */
+	uint32_t epoch;			/* times that the right to write was taken from a range */
+	bool dense;			/* the leaf that was looked at last was written all over */
 	uint32_t hand;			/* where forgetting goes on: a leaf's number */
 	uint64_t runs;			/* kernel mappings that the ptes make */
 	uint64_t napart;		/* pages kept apart */
@@ -174,11 +176,9 @@ unsigned pmap_view_rights(struct pmap *, vm_offset_t va);	/* PTE_R, PTE_W: the p
 void pmap_view_changed(vm_offset_t va, uint64_t changed[PMAP_LEAF_WORDS]);
 void pmap_view_end(struct pmap *, vm_offset_t va, unsigned pte_prot);	/* show the frames; 0: nothing */
 
-/* The hint, of the leaf at va: once less, or so often from now on. */
+/* Is all of the leaf at va likely to be written between two snapshots?  A few times after each other it was (or was not). */
 bool pmap_dense(struct pmap *, vm_offset_t va);
-void pmap_dense_set(struct pmap *, vm_offset_t va, uint8_t times);
-/* Enter all pages of a leaf to be read and written, frames in a row from pfn on.  false: nothing is entered. => none wired */
-bool pmap_enter_row(struct pmap *, vm_offset_t va, vm_pfn_t pfn);
+void pmap_dense_set(struct pmap *, vm_offset_t va, bool);
 
 uint64_t pmap_mappings(void);			/* in use, all pmaps */
 uint64_t pmap_mappings_max(void);

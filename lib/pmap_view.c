@@ -136,9 +136,15 @@ pmap_has_views(void)
 	return pagemap >= 0;
 }
 
+static bool
+is_like(const struct pmap *pmap, size_t i)
+{
+	return leaf_is_parked(pmap, i) && leaf_peek(pmap, i)->dense == 0;
+}
+
 /*
- * How many leaves before that of va, and after it, were parked and not looked at since, within `leaves'
- * aligned ones?  0 and 0 if it was not itself.
+ * How many leaves before that of va, and after it, were parked and not looked at since, and are not known to be
+ * written all over, within `leaves' aligned ones?  0 and 0 if it was not parked itself.
  */
 void
 pmap_view_around(struct pmap *pmap, vm_offset_t va, size_t leaves, size_t *before, size_t *after)
@@ -150,10 +156,10 @@ pmap_view_around(struct pmap *pmap, vm_offset_t va, size_t leaves, size_t *befor
 	kmutex_lock(&pmap->lock);
 	if (leaf_is_parked(pmap, i)) {
 		while (i - (*before << PMAP_LEAF_SHIFT) > first &&
-		    leaf_is_parked(pmap, i - ((*before + 1) << PMAP_LEAF_SHIFT)))
+		    is_like(pmap, i - ((*before + 1) << PMAP_LEAF_SHIFT)))
 			++*before;
 		while (i + ((*after + 1) << PMAP_LEAF_SHIFT) < end &&
-		    leaf_is_parked(pmap, i + ((*after + 1) << PMAP_LEAF_SHIFT)))
+		    is_like(pmap, i + ((*after + 1) << PMAP_LEAF_SHIFT)))
 			++*after;
 	}
 	kmutex_unlock(&pmap->lock);

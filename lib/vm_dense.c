@@ -1,14 +1,16 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 
 /*
- * Whole leaves for who writes everything.
+ * Many pages at once for who writes everything.
  *
  * Where most pages of a leaf were written after one snapshot, most will be after the next (the keeper of
  * private views found that out, and left a hint in the pmap).  Then a private view does too much:
  * the kernel takes a fault for each page, and all of them have to be brought home afterwards.  Instead the
- * copy gets all pages of the leaf at once, into frames that were freed a moment ago if there are such
- * (the last snapshot's), and the leaf is mapped as it was before the snapshot: shared, writable, in one
- * mapping, so that the next snapshot can park it again.
+ * copy gets a good part of the leaf at once, into frames that were freed a moment ago if there are such
+ * (the last snapshot's), and that part is mapped as it was before the snapshot: shared, writable, and when the other
+ * parts have followed in one mapping with them, so that the next snapshot can park the leaf again.
+ *
+ * Not all of the leaf, though that would be cheaper: the writer has to wait for it.
  */
 
 #include <string.h>
@@ -25,7 +27,8 @@
 #include "vm_view.h"
 #include "vm_written.h"
 
-#define BATCH		64u		/* pages at a time */
+#define PART		(PMAP_LEAF_PAGES / 4)	/* pages that are pushed in one fault */
+#define BATCH		64u			/* ... looked up at a time */
 
 /* A run of pages on their way: frames in a row on both sides. */
 struct run {
@@ -59,7 +62,7 @@ filled(struct vm_object *c, struct vm_page **theirs, struct vm_page **ours, uint
 	vm_count_n(v_pushes, n);
 }
 
-/* Give the copy the object's pages [lo, lo + n) as far as it lacks them.  => locked; false: not all */
+/* At most BATCH pages, with frames of that row. */
 static bool
 push(struct vm_object *o, vm_pindex_t lo, uint32_t n, struct vm_object *c, struct vm_page_row *row)
 {
@@ -75,8 +78,6 @@ push(struct vm_object *o, vm_pindex_t lo, uint32_t n, struct vm_object *c, struc
 
 		if (lo + i < c->shadow_offset || lo + i - c->shadow_offset >= c->size || !vm_fault_copy_lacks(c, lo + i))
 			continue;
-		if (row->n == 0)
-			row->n = physmem_recycle(PMAP_LEAF_PAGES, &row->next);
 		new = vm_page_lookup(c, lo + i - c->shadow_offset) != NULL ? NULL :
 		    vm_page_alloc_row(c, lo + i - c->shadow_offset, PHYSMEM_OVERWRITE, row);
 		all = new != NULL;
@@ -95,15 +96,29 @@ push(struct vm_object *o, vm_pindex_t lo, uint32_t n, struct vm_object *c, struc
 	return all;
 }
 
-/* All pages of the leaf may be written, and as good as are.  => locked */
+bool
+vm_dense_give(struct vm_object *o, vm_pindex_t lo, uint32_t pages, struct vm_object *c)
+{
+	struct vm_page_row row = { .want = pages, .anywhere = true };
+	bool all = true;
+
+	for (uint32_t k = 0, n; k < pages && all; k += n) {
+		n = MIN(BATCH, pages - k);
+		all = push(o, lo + k, n, c, &row);
+	}
+	vm_page_row_end(&row);
+	return all;
+}
+
+/* All n pages from lo on may be written, and as good as are.  => locked */
 static void
-written(struct vm_object *o, vm_pindex_t lo)
+written(struct vm_object *o, vm_pindex_t lo, uint32_t n)
 {
 	void *page[BATCH];
 
-	for (uint32_t k = 0, n; k < PMAP_LEAF_PAGES; k += n) {
-		n = radix_run(&o->pages, lo + k, MIN(BATCH, PMAP_LEAF_PAGES - k), page);
-		for (uint32_t i = 0; i < n; i++) {
+	for (uint32_t k = 0, some; k < n; k += some) {
+		some = radix_run(&o->pages, lo + k, MIN(BATCH, n - k), page);
+		for (uint32_t i = 0; i < some; i++) {
 			struct vm_page *m = page[i];
 
 			vm_written_modify(m);
@@ -116,30 +131,26 @@ bool
 vm_dense_push(struct faultstate *fs, struct vm_object *c)
 {
 	struct vm_object *o = fs->first_object;
-	size_t in_leaf = atop(fs->va - fs->map->base) % PMAP_LEAF_PAGES;
-	vm_offset_t va = fs->va - ((vm_offset_t)in_leaf << PAGE_SHIFT);
-	vm_pindex_t lo = fs->first_pindex - (vm_pindex_t)in_leaf;
-	struct vm_page_row row = { 0 };
-	bool all = true;
+	struct pmap *pmap = fs->map->pmap;
+	uint32_t in_leaf = (uint32_t)(atop(fs->va - fs->map->base) % PMAP_LEAF_PAGES), in_part = in_leaf % PART, entered;
+	vm_offset_t leaf_va = fs->va - ((vm_offset_t)in_leaf << PAGE_SHIFT);
+	vm_offset_t va = fs->va - ((vm_offset_t)in_part << PAGE_SHIFT);
+	vm_pindex_t lo = fs->first_pindex - in_part;
+	pt_entry_t pte[PART];
 	vm_pfn_t pfn;
 
 	/* More than a share of what is left is not worth a guess. */
-	if (fs->first_pindex < in_leaf || physmem_free_count() / 4 < PMAP_LEAF_PAGES ||
-	    !vm_view_is_eligible(fs, c, va, 1) || (pfn = vm_view_row(o, lo, fs->m)) == 0 ||
-	    !pmap_dense(fs->map->pmap, va))
+	if (fs->first_pindex < in_leaf || physmem_free_count() / 4 < PMAP_LEAF_PAGES || !pmap_dense(pmap, leaf_va) ||
+	    !vm_view_is_eligible(fs, c, leaf_va, 1) || (pfn = vm_view_row(o, lo, PART, fs->m)) == 0 ||
+	    !vm_dense_give(o, lo, PART, c))
 		return false;
-	for (uint32_t k = 0, n; k < PMAP_LEAF_PAGES && all; k += n) {
-		n = MIN(BATCH, PMAP_LEAF_PAGES - k);
-		all = push(o, lo + k, n, c, &row);
-	}
-	vm_page_row_end(&row);
-	if (!all)
-		return false;
-	written(o, lo);
-	if (!pmap_enter_row(fs->map->pmap, va, pfn))
+	written(o, lo, PART);
+	for (uint32_t k = 0; k < PART; k++)
+		pte[k] = PTE_MAKE(pfn + k, PTE_R | PTE_W);
+	if (pmap_enter(pmap, va, PART, pte, in_part, 0, 0, 0, &entered) != KERN_SUCCESS)
 		return false;
 	fs->populate_va = va;
-	fs->populate_pages = PMAP_LEAF_PAGES;
+	fs->populate_pages = PART;
 	fs->populate_fresh = false;
 	vm_count(v_dense);
 	return true;

@@ -121,13 +121,13 @@ vm_view_is_eligible(const struct faultstate *fs, const struct vm_object *c, vm_o
 }
 
 vm_pfn_t
-vm_view_row(struct vm_object *o, vm_pindex_t lo, const struct vm_page *ours)
+vm_view_row(struct vm_object *o, vm_pindex_t lo, uint32_t pages, const struct vm_page *ours)
 {
 	void *page[BATCH];
 	vm_pfn_t pfn = 0;
 
-	for (uint32_t k = 0, n; k < PMAP_LEAF_PAGES; k += n) {
-		n = MIN(BATCH, PMAP_LEAF_PAGES - k);
+	for (uint32_t k = 0, n; k < pages; k += n) {
+		n = MIN(BATCH, pages - k);
 		if (radix_run(&o->pages, lo + k, n, page) != n)
 			return 0;
 		for (uint32_t i = 0; i < n; i++)
@@ -230,18 +230,18 @@ open_around(struct faultstate *fs, const struct vm_object *c, vm_offset_t va, vm
 	size_t before, after, group = 1;
 	vm_pfn_t pfn, other;
 
-	if (!vm_view_is_eligible(fs, c, va, 1) || (pfn = vm_view_row(o, lo, fs->m)) == 0)
+	if (!vm_view_is_eligible(fs, c, va, 1) || (pfn = vm_view_row(o, lo, PMAP_LEAF_PAGES, fs->m)) == 0)
 		return false;
 	while (!passing && group < GROUP_MOST && group * GROUP_SHARE < atomic_load_explicit(&vv.n, memory_order_relaxed))
 		group *= 2;
 	pmap_view_around(fs->map->pmap, va, group, &before, &after);
 	for (size_t n = 1; n <= before; n++) {
-		other = lo >= n << PMAP_LEAF_SHIFT ? vm_view_row(o, lo - (vm_pindex_t)(n << PMAP_LEAF_SHIFT), NULL) : 0;
+		other = lo >= n << PMAP_LEAF_SHIFT ? vm_view_row(o, lo - (vm_pindex_t)(n << PMAP_LEAF_SHIFT), PMAP_LEAF_PAGES, NULL) : 0;
 		if (other == 0 || other != pfn - (n << PMAP_LEAF_SHIFT) || !vm_view_is_eligible(fs, c, va - n * LEAF_SIZE, n + 1))
 			before = n - 1;
 	}
 	for (size_t n = 1; n <= after; n++) {
-		other = vm_view_row(o, lo + (vm_pindex_t)(n << PMAP_LEAF_SHIFT), NULL);
+		other = vm_view_row(o, lo + (vm_pindex_t)(n << PMAP_LEAF_SHIFT), PMAP_LEAF_PAGES, NULL);
 		if (other == 0 || other != pfn + (n << PMAP_LEAF_SHIFT) || !vm_view_is_eligible(fs, c, va, n + 1))
 			after = n - 1;
 	}
@@ -325,6 +325,7 @@ vm_view_cut(struct vm_object *o, vm_pindex_t lo, vm_pindex_t hi, struct vm_objec
 	for (; (v = vv_in(o, lo, hi)) != NULL; lo = vv_first(v) + PMAP_LEAF_PAGES)
 		if (!v->closed) {
 			v->closed = true;
+			v->served = NULL;
 			if (old != NULL)
 				vv_owe(v, old);
 		}

@@ -22,6 +22,7 @@ struct vm_view {
 	struct pmap *pmap;		/* constant; the only mapping, and where in it */
 	vm_offset_t va;
 	struct vm_object *copy;		/* O: closed: who needs what the frames hold; referenced, or null */
+	const struct vm_object *served;	/* O: the copy that has all pages of the leaf; or null.  For comparison only */
 	bool closed;			/* O: nobody writes any more; younger copies want what the kernel has */
 	bool busy;			/* O: somebody is at it: wait */
 	bool populated;			/* O: who opened it had all of it copied: no sign that all was written */
@@ -39,10 +40,10 @@ void vm_view_stop(void);
  */
 bool vm_view_is_eligible(const struct faultstate *, const struct vm_object *c, vm_offset_t va, size_t n);
 /*
- * Are the pages from lo on, of a leaf, in memory, at rest, `ours' excepted, and their frames in a row?  The
- * first frame, or 0.  => locked
+ * Are n pages from lo on in memory, at rest, `ours' excepted, and their frames in a row?  The first frame, or 0.
+ * => locked
  */
-vm_pfn_t vm_view_row(struct vm_object *, vm_pindex_t lo, const struct vm_page *ours);
+vm_pfn_t vm_view_row(struct vm_object *, vm_pindex_t lo, uint32_t n, const struct vm_page *ours);
 /*
  * The fault is about to push a page of first_object to c: let the kernel copy it, and all others of its leaf,
  * instead.  false: nothing has changed.  => both locked, fs->m busy, the map locked
@@ -84,6 +85,7 @@ bool vm_view_reclaim(void);
 #ifdef VMF_TESTING
 void vm_view_hold(void);		/* have the keeper stand still */
 void vm_view_go_on(void);
+void vm_view_step(void);		/* do what it would with the next view.  => it stands still */
 #endif
 
 #endif

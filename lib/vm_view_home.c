@@ -28,7 +28,6 @@
 #define BATCH		64u		/* pages at a time */
 #define TRIES		100u		/* to copy into frames, in all ... */
 #define AGAIN_NS	((int64_t)1000 * 1000)	/* ... with so much time between two of them */
-#define DENSE_TIMES	4u		/* snapshots for which that is remembered */
 
 void
 vv_owe(struct vm_view *v, struct vm_object *c)
@@ -173,11 +172,25 @@ vv_take(struct vm_view *v)
 
 /* What its mapping may do once it is home: write, unless somebody has to be told.  => locked */
 static unsigned
-rights_at_home(const struct vm_object *o)
+rights_at_home(const struct vm_view *v)
 {
-	bool told = o->copy != NULL || o->written.snapshot != 0 || (o->flags & (OBJ_CUT | OBJ_FROZEN));
+	const struct vm_object *o = v->object;
+	bool told = (o->copy != NULL && o->copy != v->served) || o->written.snapshot != 0 || (o->flags & (OBJ_CUT | OBJ_FROZEN));
 
 	return told ? PTE_R : PTE_R | PTE_W;
+}
+
+/*
+ * Was it written all over?  What was written after the copy had gone says nothing about how it will be after the next,
+ * and that it was not is known only when another copy has ended it.  => locked
+ */
+static void
+learn(const struct vm_view *v, const struct vm_object *copy, const uint64_t *changed)
+{
+	bool dense = (copy != NULL ? vv_count(changed) : v->nchanged) >= DENSE_PAGES;
+
+	if (!v->populated && (dense || (copy != NULL && v->object->copy != copy)))
+		pmap_dense_set(v->pmap, v->va, dense);
 }
 
 enum kern_return
@@ -201,12 +214,10 @@ vv_bring_home(struct vm_view *v)
 	copy = v->copy;
 	v->busy = false;
 	if (result == KERN_SUCCESS) {
-		unsigned rights = rights_at_home(o);
+		unsigned rights = rights_at_home(v);
 
 		pmap_view_end(v->pmap, v->va, rights);
-		/* What was written after the copy had gone says nothing about how it will be after the next. */
-		if (!v->populated && (copy != NULL ? vv_count(changed) : v->nchanged) >= DENSE_PAGES)
-			pmap_dense_set(v->pmap, v->va, DENSE_TIMES);
+		learn(v, copy, changed);
 		vv_mark(v, false, changed, rights & PTE_W);
 		vv_unlink(v);
 	}

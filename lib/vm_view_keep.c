@@ -6,23 +6,22 @@
  * It looks at all views round and round, at a few at a time, and less and less often while nothing changes:
  *
  *	nobody needs the frames any more, or they are closed	bring home, before somebody has to wait for it
- *	a good part was written		have the kernel copy the rest, before somebody writes that
+ *	a good part was written		give the copy all of it, and bring home: then the leaf may be written, and
+ *					the next snapshot finds no view there
  */
-
-#include <sys/mman.h>
 
 #include "kern/alone.h"
 #include "kern/event.h"
+#include "kern/probe.h"
 #include "kern/sys.h"
+#include "vm_dense.h"
 #include "vm_meter.h"
+#include "vm_pager.h"
 #include "vm_view_impl.h"
 
-#ifndef MADV_POPULATE_WRITE
-#define MADV_POPULATE_WRITE	23
-#endif
-
+#define AT_ONCE_PAGES	64u		/* pages that the copy gets before others may have the locks */
 #define AT_ONCE		8u		/* views that the keeper looks at before it pauses */
-#define DUTY		8		/* of the keeper: one part in so many */
+#define DUTY		8		/* of the keeper: one part in so many; more where writers wait for the snapshot after this */
 #define LEAST_PAUSE_NS	((int64_t)500 * 1000)
 #define MOST_PAUSE_NS	((int64_t)200 * 1000 * 1000)
 #define HOLD_NS		((int64_t)1000 * 1000)
@@ -39,21 +38,63 @@ look(struct vm_view *v)
 	n = vv_count(changed);
 	more = n != v->nchanged;
 	v->nchanged = n;
-	if (more && n >= DENSE_PAGES && n < PMAP_LEAF_PAGES) {
-		/* Where it is refused the writers do it themselves. */
-		(void)sys_madvise((void *)v->va, LEAF_SIZE, MADV_POPULATE_WRITE);
-		v->nchanged = PMAP_LEAF_PAGES;
-		vm_count(v_views_dense);
-	}
 	return more;
 }
 
-/* => locked, not at return */
+/* Is nobody at work on the pages from lo on that are given next?  => locked */
 static bool
-keep(struct vm_view *v)
+at_rest(const struct vm_object *o, vm_pindex_t lo)
+{
+	void *page[AT_ONCE_PAGES];
+	uint32_t n = radix_run(&o->pages, lo, MIN(AT_ONCE_PAGES, PMAP_LEAF_PAGES), page);
+	bool rest = true;
+
+	for (uint32_t i = 0; i < n; i++)
+		rest = rest && !(((const struct vm_page *)page[i])->flags & PG_BUSY);
+	return rest;
+}
+
+/*
+ * Give the copy all that it lacks of the leaf, as the frames have it; writers go on meanwhile.  => busy by us, open;
+ * locked, in between not
+ */
+static void
+serve(struct vm_view *v)
+{
+	struct vm_object *o = v->object, *c = o->copy;
+	bool all = true;
+
+	if (c == NULL || !vm_object_lock_try(c))
+		return;
+	if (c->ref_count == 0 || (c->pager != NULL && !c->pager->ops->queryable)) {
+		vm_object_unlock(c);
+		return;
+	}
+	c->ref_count++;
+	vm_object_unlock(c);
+	for (uint32_t k = 0; k < PMAP_LEAF_PAGES && all; k += AT_ONCE_PAGES) {
+		vm_object_unlock(o);
+		PROBE("vm_view: serving");
+		vm_object_lock(c);
+		vm_object_lock(o);
+		all = o->copy == c && at_rest(o, vv_first(v) + k) &&
+		    vm_dense_give(o, vv_first(v) + k, MIN(AT_ONCE_PAGES, PMAP_LEAF_PAGES), c);
+		vm_object_unlock(c);
+	}
+	if (all && o->copy == c)
+		v->served = c;
+	vm_object_unlock(o);
+	vm_object_deallocate(c);
+	PROBE("vm_view: served");
+	vm_object_lock(o);
+}
+
+/* Returns whether something happens.  *hurry: much does.  => locked, not at return */
+static bool
+keep(struct vm_view *v, bool *hurry)
 {
 	struct vm_object *o = v->object;
-	bool more;
+	bool more, dense;
 
 	if (v->busy) {
 		vm_object_unlock(o);
@@ -68,12 +109,22 @@ keep(struct vm_view *v)
 	vm_object_pip_add(o);
 	vm_object_unlock(o);
 	more = look(v);
+	dense = v->nchanged >= DENSE_PAGES;
 	vm_object_lock(o);
+	if (dense && !v->closed)
+		serve(v);
 	v->busy = false;
 	vm_object_pip_done(o);
-	vm_object_unlock(o);
 	event_wake(v);
-	return more;
+	dense = dense && v->served != NULL;
+	if (dense && vv_take(v)) {
+		*hurry = true;
+		vm_count(v_views_dense);
+		(void)vv_bring_home(v);
+	} else if (!dense) {
+		vm_object_unlock(o);
+	}
+	return more || dense;
 }
 
 /* The view that nobody has looked at for the longest time; its object is locked.  Null: none, or that is busy */
@@ -121,12 +172,13 @@ keeper(void *arg)
 	while (!atomic_load(&vv.stop)) {
 		uint32_t ticket = event_prepare(&vv.work), n = atomic_load(&vv.n);
 		uint64_t began = sys_clock();
+		bool hurry = false;
 
 		hold_here();
 		for (uint32_t i = 0; i < MIN(n, AT_ONCE) && !atomic_load(&vv.stop); i++) {
 			struct vm_view *v = next_view();
 
-			if (v != NULL && keep(v))
+			if (v != NULL && keep(v, &hurry))
 				quiet = 0;
 			else
 				quiet++;
@@ -135,7 +187,7 @@ keeper(void *arg)
 			pause = MIN(2 * pause, MOST_PAUSE_NS);
 			quiet = 0;
 		} else if (quiet == 0) {
-			pause = MAX((int64_t)(sys_clock() - began) * (DUTY - 1), LEAST_PAUSE_NS);
+			pause = hurry ? LEAST_PAUSE_NS : MAX((int64_t)(sys_clock() - began) * (DUTY - 1), LEAST_PAUSE_NS);
 		}
 		if (!atomic_load(&vv.stop))
 			(void)event_wait(&vv.work, ticket, n == 0 ? EVENT_FOREVER : pause);
@@ -180,6 +232,16 @@ vm_view_stop(void)
 }
 
 #ifdef VMF_TESTING
+void
+vm_view_step(void)
+{
+	struct vm_view *v = next_view();
+	bool hurry = false;
+
+	if (v != NULL)
+		(void)keep(v, &hurry);
+}
+
 void
 vm_view_hold(void)
 {

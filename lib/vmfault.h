@@ -493,8 +493,8 @@ struct vmf_stats {
 	uint64_t v_parked;		/* counter: pages whose rights were taken all at once, by parking */
 	uint64_t v_views;		/* counter: runs of pages (2 MB) that the kernel was left to copy on writes */
 	uint64_t v_views_home;		/* counter: pages it had copied that were brought back */
-	uint64_t v_views_dense;		/* counter: runs it was told to copy whole */
-	uint64_t v_dense;		/* counter: runs that were pushed to a copy whole */
+	uint64_t v_views_dense;		/* counter: runs it was not left any longer, for too much was written */
+	uint64_t v_dense;		/* counter: times that a good part of a run was pushed to a copy at once */
 	uint64_t v_homed;		/* counter: pages brought back to their home frames, so that
 					   fewer mappings hold them */
 	uint64_t v_already;		/* counter: faults that another thread had resolved by then */

@@ -165,6 +165,18 @@ wait_home(uint64_t pages)
 		sched_yield();
 }
 
+/* Until so many leaves that were written all over came home, or were not left to the kernel any longer. */
+static void
+wait_ended(const struct vmf_stats *before, uint64_t leaves)
+{
+	struct vmf_stats s;
+
+	do {
+		sched_yield();
+		s = stats();
+	} while ((s.v_views_dense - before->v_views_dense) * LEAF + s.v_views_home - before->v_views_home < leaves * LEAF);
+}
+
 START_TEST(single_writes_are_viewed)
 {
 	struct vmf_stats s = stats();
@@ -602,6 +614,28 @@ START_TEST(memory_is_made_smaller)
 }
 END_TEST
 
+/* A good part of a leaf, in no order, while the snapshot is there: the view ends, and the rest is written as ever. */
+START_TEST(much_of_a_leaf)
+{
+	struct vmf_stats before = stats();
+	const struct timespec pause = { .tv_nsec = 1000000 };
+
+	for (size_t i = 0; i < LEAF / 2; i++)
+		write_page(i * 37 % LEAF);
+	while (works && stats().v_views_dense == before.v_views_dense)
+		(void)nanosleep(&pause, NULL);
+	check_all();
+	for (size_t i = 0; i < LEAF; i++)
+		write_page(i * 37 % LEAF);
+	take(1);
+	check_all();
+	write_random(500, 0, N);
+	check_all();
+	if (works)
+		ck_assert_uint_gt(stats().v_dense, before.v_dense);
+}
+END_TEST
+
 /* All of it, time after time: after the first the leaves are pushed whole. */
 START_TEST(dense_leaves)
 {
@@ -615,7 +649,7 @@ START_TEST(dense_leaves)
 			write_page(i);
 		drop(epoch - 1);
 		if (epoch == 1 && works)
-			wait_home(before.v_views_home + 2 * LEAF);
+			wait_ended(&before, 2);
 		for (size_t i = last; i-- > 0;)
 			write_page(i);
 		take(epoch);
@@ -803,6 +837,7 @@ main(void)
 		{ "advice", advice, 1 },
 		{ "page info", page_info, 1 },
 		{ "less memory", memory_is_made_smaller, 2 },
+		{ "much of a leaf", much_of_a_leaf, 1 },
 		{ "dense", dense_leaves, 1 },
 		{ "sequential", sequential_passes, 2 },
 		{ "not aligned", ranges_that_are_not_aligned, 1 },

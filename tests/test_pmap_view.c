@@ -203,11 +203,16 @@ check_all(void)
 static void
 op_fill(size_t l, size_t n)
 {
+	pt_entry_t pte[LEAF];
+	uint32_t entered;
+
 	for (; n-- > 0; l++) {
 		if (leaf[l].view)
 			pmap_view_end(pmap, va(l * LEAF), 0);
 		leaf[l] = (struct leaf){ 0 };
-		check(pmap_enter_row(pmap, va(l * LEAF), HOME + (vm_pfn_t)(l * LEAF)));
+		for (size_t k = 0; k < LEAF; k++)
+			pte[k] = PTE_MAKE(HOME + (vm_pfn_t)(l * LEAF + k), PTE_R | PTE_W);
+		expect(pmap_enter(pmap, va(l * LEAF), LEAF, pte, 0, base, base, 0, &entered), KERN_SUCCESS);
 	}
 }
 

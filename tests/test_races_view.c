@@ -19,7 +19,9 @@
 #include <errno.h>
 #include <stdio.h>
 
+#include "kern/sys.h"
 #include "race.h"
+#include "trap.h"
 #include "vm_init.h"
 #include "vm_object.h"
 #include "vm_view.h"
@@ -203,10 +205,32 @@ state_pushed(void)
 	vm_view_hold();
 }
 
+/* So much was written that the copy is given the rest, too. */
+static void
+write_much(void)
+{
+	for (size_t i = 0; i < LEAF / 2; i++)
+		write_page(2 * i + 1);
+}
+
+static void
+state_much(void)
+{
+	write_much();
+}
+
+static void
+state_much_mapped(void)
+{
+	state_mapped();
+	write_much();
+}
+
 static void (*const states[])(void) = {
 	state_open, state_closed, state_closed_second_gone, state_closed_first_gone, state_mapped, state_mapped_closed,
-	state_pushed,
+	state_pushed, state_much, state_much_mapped,
 };
+enum { MUCH = nitems(states) - 2 };		/* the first of those that the keeper ends */
 
 /*
  * Things to be done
@@ -276,6 +300,16 @@ thing_release_write(void)
 	write_page(5);
 	write_page(8);
 	write_page(300);
+}
+
+/* What comes next may well lie where the old copy was. */
+static void
+thing_release_snapshot(void)
+{
+	thing_release();
+	(void)take_snapshot();
+	write_page(5);
+	write_page(8);
 }
 
 static void
@@ -461,7 +495,7 @@ static const struct {
 } things[] = {
 	{ "snapshot", thing_snapshot }, { "snapshots", thing_snapshots }, { "write", thing_write },
 	{ "snapshot and write", thing_snapshot_write }, { "release", thing_release },
-	{ "release and write", thing_release_write }, { "read old", thing_read_old }, { "map old", thing_map_old },
+	{ "release and write", thing_release_write }, { "release and snapshot", thing_release_snapshot }, { "read old", thing_read_old }, { "map old", thing_map_old },
 	{ "bypass", thing_bypass }, { "unmap", thing_unmap }, { "unmap a part", thing_unmap_part },
 	{ "protect", thing_protect }, { "wire", thing_wire }, { "fault in", thing_fault_in },
 	{ "rollback", thing_rollback }, { "fork", thing_fork }, { "copy", thing_copy }, { "advise", thing_advise },
@@ -501,9 +535,22 @@ watch(struct actor *a)
 		usleep(1000);
 }
 
+/* What the keeper does when a good part of a view was written. */
+static void
+do_keep(void *arg)
+{
+	sys_sigset_t old;
+
+	(void)arg;
+	trap_enter(&old);
+	vm_view_step();
+	trap_leave(&old);
+}
+
 static void
 race(unsigned state, const char *place, unsigned thing)
 {
+	void (*doing)(void *) = strncmp(place != NULL ? place : "", "vm_view: serv", 13) == 0 ? do_keep : do_bring_home;
 	struct actor a, b;
 
 	state_of = state, thing_of = thing, place_of = place;
@@ -516,7 +563,7 @@ race(unsigned state, const char *place, unsigned thing)
 		end();
 		return;
 	}
-	go(&a, do_bring_home, NULL, place);
+	go(&a, doing, NULL, place);
 	meet(&a);
 	go(&b, do_thing, &thing, "none");
 	watch(&b);
@@ -573,6 +620,47 @@ START_TEST(when_brought)
 }
 END_TEST
 
+START_TEST(while_serving)
+{
+	at_place("vm_view: serving", MUCH + (unsigned)_i);
+}
+END_TEST
+
+START_TEST(when_served)
+{
+	at_place("vm_view: served", MUCH + (unsigned)_i);
+}
+END_TEST
+
+/* Somebody who reads through the copy is about to map the very page that the copy would get. */
+static void
+do_read_mapped(void *arg)
+{
+	(void)arg;
+	(void)*(volatile char *)(w.snap[0].map + 21 * PG);
+}
+
+START_TEST(not_while_somebody_reads)
+{
+	struct actor reader, keeper;
+
+	open_view();
+	state_much_mapped();
+	if (pmap_has_views()) {
+		go(&reader, do_read_mapped, NULL, "vm_fault: before locking the chain");
+		meet(&reader);
+		go(&keeper, do_keep, NULL, "none");
+		finish(&keeper);
+		write_page(21);
+		release(&reader);
+		finish(&reader);
+		write_page(21);
+	}
+	check_world();
+	end();
+}
+END_TEST
+
 int
 main(void)
 {
@@ -583,6 +671,9 @@ main(void)
 		{ "between pushes", between_pushes, nitems(states) },
 		{ "when copies have what is theirs", when_pushed, nitems(states) },
 		{ "when frames are right", when_brought, nitems(states) },
+		{ "while the copy is given all", while_serving, nitems(states) - MUCH },
+		{ "while the copy is given all: done", when_served, nitems(states) - MUCH },
+		{ "not while somebody reads", not_while_somebody_reads, 1 },
 	};
 
 	return run_races("races of views", races, nitems(races));
