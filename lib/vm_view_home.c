@@ -187,6 +187,8 @@ vv_bring_home(struct vm_view *v)
 	uint64_t changed[PMAP_LEAF_WORDS] = { 0 };
 	vm_pfn_t pfn = vm_page_lookup(o, vv_first(v))->pfn;
 	enum kern_return result;
+	/* What is written after the copy has gone says nothing about how it will be after the next. */
+	bool telling = v->copy != NULL || !(pmap_view_rights(v->pmap, v->va) & PTE_W);
 
 	pmap_view_close(v->pmap, v->va);
 	vm_object_unlock(o);
@@ -204,8 +206,7 @@ vv_bring_home(struct vm_view *v)
 		unsigned rights = rights_at_home(o);
 
 		pmap_view_end(v->pmap, v->va, rights);
-		/* What was written after the copy had gone says nothing about how it will be after the next. */
-		if (!v->populated && (copy != NULL ? vv_count(changed) : v->nchanged) >= DENSE_PAGES)
+		if (!v->populated && (telling ? vv_count(changed) : v->nchanged) >= DENSE_PAGES)
 			pmap_dense_set(v->pmap, v->va, DENSE_TIMES);
 		vv_mark(v, false, changed, rights & PTE_W);
 		vv_unlink(v);

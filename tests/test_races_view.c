@@ -573,6 +573,23 @@ START_TEST(when_brought)
 }
 END_TEST
 
+/* Nobody looked while a leaf was written: who brings it home finds out, and after the next snapshot it is pushed whole. */
+START_TEST(nobody_looked)
+{
+	open_view();
+	for (size_t i = LEAF; i-- > 0;)
+		write_page(i);
+	let_go(0);
+	write_page(5);
+	(void)take_snapshot();
+	write_page(6);
+	if (pmap_has_views())
+		check(STAT(v_dense) == 1);
+	check_world();
+	end();
+}
+END_TEST
+
 int
 main(void)
 {
@@ -583,6 +600,7 @@ main(void)
 		{ "between pushes", between_pushes, nitems(states) },
 		{ "when copies have what is theirs", when_pushed, nitems(states) },
 		{ "when frames are right", when_brought, nitems(states) },
+		{ "nobody looked", nobody_looked, 1 },
 	};
 
 	return run_races("races of views", races, nitems(races));
