@@ -271,7 +271,8 @@ boundaries(const struct pmap *pmap, size_t i, size_t j)
 		if (l == NULL) {
 			n += boundary(prev, 0);
 			prev = 0;
-			k |= PMAP_LEAF_PAGES - 1;	/* the rest of it is 0 as well */
+			/* The rest of it is 0 as well. */
+			k |= (dir_of(pmap, k) != NULL ? PMAP_LEAF_PAGES : (size_t)1 << DIR_SHIFT) - 1;
 			continue;
 		}
 		now = known(l, k);

@@ -31,6 +31,7 @@
 #include "kern/alone.h"
 #include "kern/assert.h"
 #include "kern/event.h"
+#include "kern/hold.h"
 #include "kern/lock.h"
 #include "kern/probe.h"
 #include "kern/sys.h"
@@ -82,7 +83,7 @@ static struct {
 	_Atomic uint32_t budgets;		/* times that the budget was set, ever */
 #ifdef VMF_TESTING
 	_Atomic bool asleep;			/* with nothing to do */
-	_Atomic bool hold, held;		/* it is to stop; it has: both are waited on */
+	struct hold hold;
 #endif
 } pd = { .laundry = { .wash = washes, .nwashes = NWASHES, .evict = evict_washed } };
 
@@ -355,18 +356,10 @@ run_pass(struct pass *p)
 
 /* Stop, while a test wants that, where nothing is in hand.  => no lock held */
 static void
-hold_here(void)
+stand(void)
 {
 #ifdef VMF_TESTING
-	for (;;) {
-		uint32_t ticket = event_prepare(&pd.hold);
-
-		atomic_store(&pd.held, atomic_load(&pd.hold));
-		if (!atomic_load(&pd.held))
-			break;
-		event_wake(&pd.held);
-		(void)event_wait(&pd.hold, ticket, EVENT_FOREVER);
-	}
+	hold_here(&pd.hold);
 #endif
 }
 
@@ -393,7 +386,7 @@ work(void)
 		uint32_t ticket = event_prepare(&pd.laundry);
 		struct pass p = { .hard = hard };
 
-		hold_here();
+		stand();
 		if (vm_view_reclaim()) {
 			atomic_fetch_add(&pd.fruitful, 1);
 			futile = 0;
@@ -435,7 +428,7 @@ run(void *arg)
 	while (!atomic_load(&pd.stop)) {
 		uint32_t ticket = event_prepare(&pd);
 
-		hold_here();
+		stand();
 		if (atomic_exchange(&pd.wanted, false)) {
 			vm_count(v_pdwakeups);
 			work();
@@ -529,23 +522,16 @@ vm_pageout_laundry(void)
 void
 vm_pageout_hold(void)
 {
-	atomic_store(&pd.hold, true);
+	hold_begin(&pd.hold);
 	event_wake(&pd);
 	event_wake(&pd.laundry);
-	for (;;) {
-		uint32_t ticket = event_prepare(&pd.held);
-
-		if (atomic_load(&pd.held))
-			return;
-		(void)event_wait(&pd.held, ticket, EVENT_FOREVER);
-	}
+	hold_wait(&pd.hold);
 }
 
 void
 vm_pageout_go_on(void)
 {
-	atomic_store(&pd.hold, false);
-	event_wake(&pd.hold);
+	hold_end(&pd.hold);
 }
 
 bool

@@ -181,13 +181,13 @@ rights_at_home(const struct vm_view *v)
 }
 
 /*
- * Was it written all over?  What was written after the copy had gone says nothing about how it will be after the next,
- * and that it was not is known only when another copy has ended it.  => locked
+ * So many pages were written while there was a copy: all over?  That it was not is known only when another
+ * copy has ended it.  => locked
  */
 static void
-learn(const struct vm_view *v, const struct vm_object *copy, const uint64_t *changed)
+learn(const struct vm_view *v, const struct vm_object *copy, uint32_t written)
 {
-	bool dense = (copy != NULL ? vv_count(changed) : v->nchanged) >= DENSE_PAGES;
+	bool dense = written >= DENSE_PAGES;
 
 	if (!v->populated && (dense || (copy != NULL && v->object->copy != copy)))
 		pmap_dense_set(v->pmap, v->va, dense);
@@ -200,6 +200,8 @@ vv_bring_home(struct vm_view *v)
 	uint64_t changed[PMAP_LEAF_WORDS] = { 0 };
 	vm_pfn_t pfn = vm_page_lookup(o, vv_first(v))->pfn;
 	enum kern_return result;
+	/* What is written after the copy has gone says nothing about how it will be after the next. */
+	bool telling = v->copy != NULL || !(pmap_view_rights(v->pmap, v->va) & PTE_W);
 
 	pmap_view_close(v->pmap, v->va);
 	vm_object_unlock(o);
@@ -217,7 +219,7 @@ vv_bring_home(struct vm_view *v)
 		unsigned rights = rights_at_home(v);
 
 		pmap_view_end(v->pmap, v->va, rights);
-		learn(v, copy, changed);
+		learn(v, copy, telling ? vv_count(changed) : v->nchanged);
 		vv_mark(v, false, changed, rights & PTE_W);
 		vv_unlink(v);
 	}

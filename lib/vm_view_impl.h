@@ -13,6 +13,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
+#include "kern/hold.h"
 #include "kern/lock.h"
 #include "kern/slab.h"
 #include "pmap.h"
@@ -32,7 +33,7 @@ struct vm_views {
 	_Atomic bool stop;
 	char work;			/* its address: what the keeper waits on */
 #ifdef VMF_TESTING
-	_Atomic bool hold, held;	/* a test wants it to stop; it has */
+	struct hold hold;
 #endif
 };
 

@@ -24,7 +24,6 @@
 #define DUTY		8		/* of the keeper: one part in so many; more where writers wait for the snapshot after this */
 #define LEAST_PAUSE_NS	((int64_t)500 * 1000)
 #define MOST_PAUSE_NS	((int64_t)200 * 1000 * 1000)
-#define HOLD_NS		((int64_t)1000 * 1000)
 
 /* => busy by us; nothing locked.  Returns whether more was written since the last look. */
 static bool
@@ -145,23 +144,6 @@ next_view(void)
 	return v;
 }
 
-/* Stop, while a test wants that, where nothing is in hand. */
-static void
-hold_here(void)
-{
-#ifdef VMF_TESTING
-	for (;;) {
-		uint32_t ticket = event_prepare(&vv.hold);
-
-		atomic_store(&vv.held, atomic_load(&vv.hold));
-		if (!atomic_load(&vv.held))
-			break;
-		event_wake(&vv.held);
-		(void)event_wait(&vv.hold, ticket, EVENT_FOREVER);
-	}
-#endif
-}
-
 static void *
 keeper(void *arg)
 {
@@ -174,7 +156,9 @@ keeper(void *arg)
 		uint64_t began = sys_clock();
 		bool hurry = false;
 
-		hold_here();
+#ifdef VMF_TESTING
+		hold_here(&vv.hold);
+#endif
 		for (uint32_t i = 0; i < MIN(n, AT_ONCE) && !atomic_load(&vv.stop); i++) {
 			struct vm_view *v = next_view();
 
@@ -247,21 +231,14 @@ vm_view_hold(void)
 {
 	if (!pmap_has_views())
 		return;
-	atomic_store(&vv.hold, true);
-	for (;;) {
-		uint32_t ticket = event_prepare(&vv.held);
-
-		event_wake(&vv.work);
-		if (atomic_load(&vv.held))
-			break;
-		(void)event_wait(&vv.held, ticket, HOLD_NS);
-	}
+	hold_begin(&vv.hold);
+	event_wake(&vv.work);
+	hold_wait(&vv.hold);
 }
 
 void
 vm_view_go_on(void)
 {
-	atomic_store(&vv.hold, false);
-	event_wake(&vv.hold);
+	hold_end(&vv.hold);
 }
 #endif
