@@ -233,6 +233,14 @@ physmem_fini(void)
 }
 
 int
+physmem_forked(int fd)
+{
+	(void)sys_close(pm.fd);
+	pm.fd = fd;
+	return window_init(fd, pm.nframes);
+}
+
+int
 physmem_fd(void)
 {
 	return pm.fd;

@@ -43,6 +43,7 @@
 #include "vm_pager.h"
 #include "vm_view.h"
 #include "vm_pdpolicy.h"
+#include "vm_publish.h"
 
 #define NWASHES			32	/* transfers in flight */
 #define LAUNDRY_SHARE		8	/* of all frames: that many may be in them */
@@ -80,9 +81,9 @@ static struct {
 	_Atomic bool resizing;			/* one at a time; its address: what the next one waits on */
 	_Atomic bool shrinking;			/* a smaller budget is tried, and may be put back */
 	_Atomic uint32_t budgets;		/* times that the budget was set, ever */
+	_Atomic bool hold, held;		/* it is to stop; it has: both are waited on */
 #ifdef VMF_TESTING
 	_Atomic bool asleep;			/* with nothing to do */
-	_Atomic bool hold, held;		/* it is to stop; it has: both are waited on */
 #endif
 } pd = { .laundry = { .wash = washes, .nwashes = NWASHES, .evict = evict_washed } };
 
@@ -353,11 +354,10 @@ run_pass(struct pass *p)
 	}
 }
 
-/* Stop, while a test wants that, where nothing is in hand.  => no lock held */
+/* Stop, while somebody wants that, where nothing is in hand.  => no lock held */
 static void
 hold_here(void)
 {
-#ifdef VMF_TESTING
 	for (;;) {
 		uint32_t ticket = event_prepare(&pd.hold);
 
@@ -367,7 +367,6 @@ hold_here(void)
 		event_wake(&pd.held);
 		(void)event_wait(&pd.hold, ticket, EVENT_FOREVER);
 	}
-#endif
 }
 
 static void
@@ -399,6 +398,7 @@ work(void)
 			futile = 0;
 			continue;
 		}
+		vm_publish_answer();
 		p.desperate = futile == FUTILE_PASSES - 1 && physmem_free_count() == 0;
 		if (!enough())
 			run_pass(&p);
@@ -428,12 +428,21 @@ work(void)
 		atomic_store(&pd.rest_until, sys_clock() + (uint64_t)REST_NS);
 }
 
+/* The daemon sleeps on its event, or on the bell of those who watch it (vm_publish.h). */
+static void
+rouse(void)
+{
+	event_wake(&pd);
+	vm_publish_ring();
+}
+
 static void *
 run(void *arg)
 {
 	(void)arg;
 	while (!atomic_load(&pd.stop)) {
-		uint32_t ticket = event_prepare(&pd);
+		bool published = vm_publish_running();
+		uint32_t ticket = published ? vm_publish_prepare() : event_prepare(&pd);
 
 		hold_here();
 		if (atomic_exchange(&pd.wanted, false)) {
@@ -446,7 +455,10 @@ run(void *arg)
 			event_wake(&physmem_freed);
 		} else if (!atomic_load(&pd.stop)) {
 			set_asleep(true);
-			(void)event_wait(&pd, ticket, EVENT_FOREVER);
+			if (published)
+				vm_publish_wait(ticket);
+			else
+				(void)event_wait(&pd, ticket, EVENT_FOREVER);
 			set_asleep(false);
 		}
 	}
@@ -491,7 +503,7 @@ void
 vm_pageout_stop(void)
 {
 	atomic_store(&pd.stop, true);
-	event_wake(&pd);
+	rouse();
 	event_wake(&pd.laundry);
 	alone_join(pd.thread);
 }
@@ -500,7 +512,7 @@ static void
 wake(void)
 {
 	atomic_store(&pd.wanted, true);
-	event_wake(&pd);
+	rouse();
 }
 
 void
@@ -511,18 +523,23 @@ vm_pageout_kick(void)
 		wake();
 }
 
+void
+vm_pageout_published(void)
+{
+	rouse();
+}
+
 uint64_t
 vm_pageout_laundry(void)
 {
 	return atomic_load(&pd.laundry.pages);
 }
 
-#ifdef VMF_TESTING
 void
 vm_pageout_hold(void)
 {
 	atomic_store(&pd.hold, true);
-	event_wake(&pd);
+	rouse();
 	event_wake(&pd.laundry);
 	for (;;) {
 		uint32_t ticket = event_prepare(&pd.held);
@@ -540,6 +557,18 @@ vm_pageout_go_on(void)
 	event_wake(&pd.hold);
 }
 
+void
+vm_pageout_forked(void)
+{
+	KASSERT(atomic_load(&pd.laundry.sent) == 0);
+	atomic_store(&pd.hold, false);
+	atomic_store(&pd.held, false);
+	atomic_store(&pd.asked, 0);
+	atomic_store(&pd.resizing, false);
+	atomic_store(&pd.shrinking, false);
+}
+
+#ifdef VMF_TESTING
 bool
 vm_pageout_rests(void)
 {

@@ -31,9 +31,8 @@ struct vm_views {
 	pthread_t thread;
 	_Atomic bool stop;
 	char work;			/* its address: what the keeper waits on */
-#ifdef VMF_TESTING
-	_Atomic bool hold, held;	/* a test wants it to stop; it has */
-#endif
+	_Atomic bool running;		/* there is that thread */
+	_Atomic bool hold, held;	/* it is to stand still; it does: both are waited on */
 };
 
 extern struct vm_views vv;

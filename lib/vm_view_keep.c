@@ -94,11 +94,10 @@ next_view(void)
 	return v;
 }
 
-/* Stop, while a test wants that, where nothing is in hand. */
+/* Stop, while somebody wants that, where nothing is in hand. */
 static void
 hold_here(void)
 {
-#ifdef VMF_TESTING
 	for (;;) {
 		uint32_t ticket = event_prepare(&vv.hold);
 
@@ -108,7 +107,6 @@ hold_here(void)
 		event_wake(&vv.held);
 		(void)event_wait(&vv.hold, ticket, EVENT_FOREVER);
 	}
-#endif
 }
 
 static void *
@@ -163,27 +161,30 @@ vm_view_reclaim(void)
 int
 vm_view_start(void)
 {
+	int error;
+
 	atomic_store(&vv.stop, false);
 	if (!pmap_has_views())
 		return 0;
-	return alone_thread(&vv.thread, keeper);
+	error = alone_thread(&vv.thread, keeper);
+	atomic_store(&vv.running, error == 0);
+	return error;
 }
 
 void
 vm_view_stop(void)
 {
-	if (!pmap_has_views())
+	if (!atomic_exchange(&vv.running, false))
 		return;
 	atomic_store(&vv.stop, true);
 	event_wake(&vv.work);
 	alone_join(vv.thread);
 }
 
-#ifdef VMF_TESTING
 void
 vm_view_hold(void)
 {
-	if (!pmap_has_views())
+	if (!atomic_load(&vv.running))
 		return;
 	atomic_store(&vv.hold, true);
 	for (;;) {
@@ -202,4 +203,12 @@ vm_view_go_on(void)
 	atomic_store(&vv.hold, false);
 	event_wake(&vv.hold);
 }
-#endif
+
+/* => the keeper was held, and no view is left */
+void
+vm_view_forked(void)
+{
+	kmutex_init(&vv.lock, RANK_VIEW);
+	atomic_store(&vv.running, false);
+	atomic_store(&vv.hold, false);
+}

@@ -49,6 +49,7 @@ need_build_tools()
 	need pkg-config have pkg-config
 	need liburing-dev pkg-config --exists liburing
 	need liblz4-dev pkg-config --exists liblz4
+	need libjemalloc-dev pkg-config --exists jemalloc
 }
 
 # Install what was found to be needed.  => 1: it cannot be, and was said.
@@ -99,7 +100,7 @@ configure()
 i386_sysroot()
 {
 	local dir=$1 fetch=$2 apt deb
-	local packages="check libsubunit0 libsubunit-dev liburing2 liburing-dev liblz4-1 liblz4-dev"
+	local packages="check libsubunit0 libsubunit-dev liburing2 liburing-dev liblz4-1 liblz4-dev libjemalloc-dev"
 
 	[ "$(cat "$dir/complete" 2>/dev/null)" = "$packages" ] && return 0
 	if [ "$fetch" != true ] || ! have apt-get; then

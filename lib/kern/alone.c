@@ -42,10 +42,16 @@ alone_forked(void)
 }
 
 bool
-alone(void)
+alone_but(unsigned n)
 {
 	struct sys_stat st;
 
 	return sys_stat_path("/proc/self/task", &st) == 0 &&
-	    st.links == DIR_LINKS + (uint32_t)atomic_load(&ours) + 1;
+	    st.links == DIR_LINKS + (uint32_t)atomic_load(&ours) + n + 1;
+}
+
+bool
+alone(void)
+{
+	return alone_but(0);
 }

@@ -25,5 +25,6 @@ void alone_join(pthread_t);
 void alone_ours(int by);
 void alone_forked(void);		/* in a forked child: they have not come along */
 bool alone(void);
+bool alone_but(unsigned n);		/* ... but for n more, which the caller knows of */
 
 #endif

@@ -1,0 +1,158 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: BSD-2-Clause
+#
+# test_process.py SHIM: processes that the shim is preloaded into: which are managed, which are not, and say so.
+
+import os
+import resource
+import signal
+import subprocess
+import sys
+import tempfile
+import unittest
+
+SHIM = os.path.abspath(sys.argv.pop(1)) if len(sys.argv) > 1 else ''
+CC = os.environ.get('CC', 'cc').split()
+LIMIT = {'VMFAULT_MEMORY': '16M'}
+
+
+def run(*args, env=None, preload=True, **more):
+    full = {k: v for k, v in os.environ.items() if not k.startswith('VMFAULT_')}
+    full.update(env or {})
+    if preload:
+        full['LD_PRELOAD'] = SHIM
+    return subprocess.run(args, env=full, capture_output=True, timeout=100, check=False, text=True, **more)
+
+
+def build(directory, source, *flags):
+    """A program; None: this compiler cannot."""
+    path = os.path.join(directory, 'program')
+    with open(path + '.c', 'w', encoding='ascii') as out:
+        out.write(source)
+    made = subprocess.run(CC + [path + '.c', '-o', path] + list(flags), capture_output=True, check=False)
+    return path if made.returncode == 0 else None
+
+
+def limit_address_space():
+    resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30))
+
+
+class Unwatched(unittest.TestCase):
+    def test_without_a_limit_there_is_nothing_to_fault(self):
+        got = run('cat', '/proc/self/status', '/proc/self/maps')
+        caught = int(got.stdout.split('SigCgt:')[1].split()[0], 16)
+        self.assertEqual(caught & (1 << signal.SIGSEGV - 1 | 1 << signal.SIGBUS - 1), 0)
+        self.assertNotIn('memfd', got.stdout)
+        self.assertEqual(got.stderr, '')
+
+    def test_with_one_there_is(self):
+        got = run('cat', '/proc/self/status', '/proc/self/maps', env=LIMIT)
+        caught = int(got.stdout.split('SigCgt:')[1].split()[0], 16)
+        self.assertNotEqual(caught & 1 << signal.SIGSEGV - 1, 0)
+        self.assertIn('memfd:vmfault', got.stdout)
+
+    def test_a_child_without_the_environment_is_its_own(self):
+        got = run('env', '-i', '/bin/grep', '-c', 'vmfault', '/proc/self/maps', env=LIMIT)
+        self.assertEqual(got.stdout, '0\n')
+
+    def test_a_bad_value_ends_it(self):
+        got = run('/bin/echo', 'hello', env={'VMFAULT_MEMORY': 'much'})
+        self.assertEqual((got.stdout, got.returncode, got.stderr.count('\n')), ('', 2, 1))
+
+
+class Refused(unittest.TestCase):
+    def check(self, args, why, **more):
+        """Runs, with a line; without one, if that is not wanted; not at all, if it must be managed."""
+        native = run(*args, preload=False, **more)
+        got = run(*args, env=LIMIT, **more)
+        self.assertEqual((got.stdout, got.returncode), (native.stdout, native.returncode))
+        self.assertRegex(got.stderr, r'^vmfault: \S+: runs unmanaged: .*' + why + r'.*\n$')
+        got = run(*args, env=dict(LIMIT, VMFAULT_QUIET='1'), **more)
+        self.assertEqual((got.stdout, got.stderr, got.returncode), (native.stdout, native.stderr, native.returncode))
+        got = run(*args, env=dict(LIMIT, VMFAULT_STRICT='1'), **more)
+        self.assertEqual((got.stdout, got.returncode), ('', 2))
+
+    def test_limited_address_space(self):
+        self.check(['/bin/echo', 'hello'], 'ulimit -v', preexec_fn=limit_address_space)
+
+    def test_no_descriptors(self):
+        self.check(['/bin/echo', 'hello'], 'open files',
+                   preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (4, 4)))
+
+    def test_sanitizers(self):
+        source = '#include <stdlib.h>\n#include <stdio.h>\n' \
+            'int main(void) { char *volatile p = malloc(9); p = realloc(p, 99); free(p); puts("good"); return 3; }'
+        for sanitizer in 'address', 'thread', 'leak':
+            with tempfile.TemporaryDirectory() as directory, self.subTest(sanitizer):
+                program = build(directory, source, '-fsanitize=' + sanitizer)
+                if program is not None:
+                    self.check([program], 'sanitizer')
+                    # Without a limit there is nothing to say.
+                    got = run(program)
+                    self.assertEqual((got.stdout, got.stderr, got.returncode), ('good\n', '', 3))
+
+    def test_seccomp(self):
+        """A filter that the process was born with: no memfd_create()."""
+        source = '''
+#include <errno.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <stddef.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+int main(int argc, char **argv)
+{
+	struct sock_filter f[] = {
+		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_memfd_create, 0, 1),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+	};
+	struct sock_fprog p = { 4, f };
+	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0 || prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &p) != 0)
+		return 99;
+	execvp(argv[1], argv + 1);
+	return 98;
+}
+'''
+        with tempfile.TemporaryDirectory() as directory:
+            program = build(directory, source)
+            self.assertIsNotNone(program)
+            # The confining program itself is managed.
+            got = run(program, '/bin/echo', 'hello', env=LIMIT)
+            self.assertEqual((got.stdout, got.returncode), ('hello\n', 0))
+            self.assertRegex(got.stderr, r'^vmfault: \S+: runs unmanaged: .*\n$')
+
+
+class Limited(unittest.TestCase):
+    BIG = 'x = [bytes([i % 251]) * 100000 for i in range(600)]; print(sum(map(sum, x)))'
+
+    def test_more_than_memory(self):
+        native = run(sys.executable, '-c', self.BIG, preload=False)
+        for more in {}, {'VMFAULT_COMPRESS': '1'}, {'VMFAULT_COMPRESS': '1', 'VMFAULT_SWAP': 'none',
+                                                    'VMFAULT_MEMORY': '32M'}:
+            with self.subTest(more):
+                got = run(sys.executable, '-c', self.BIG, env=dict(LIMIT, **more))
+                self.assertEqual((got.stdout, got.stderr, got.returncode), (native.stdout, '', 0))
+
+    def test_more_than_memory_and_swap(self):
+        got = run(sys.executable, '-c', self.BIG, env=dict(LIMIT, VMFAULT_SWAP='none'))
+        self.assertEqual(got.returncode, -signal.SIGBUS)
+        self.assertIn('memory budget is used up', got.stderr)
+
+    def test_frames_are_bounded(self):
+        program = self.BIG + '\nprint(*[l.split()[1] for l in open("/proc/self/status") if "RssShmem" in l])'
+        got = run(sys.executable, '-c', program, env=LIMIT)
+        self.assertLessEqual(int(got.stdout.split()[1]), 2 * 16 * 1024)
+
+    def test_nothing_is_left_behind(self):
+        with tempfile.TemporaryDirectory() as directory:
+            for i in range(100):
+                got = run('/bin/sh', '-c', f'x=$(echo {i}); echo $x', env=dict(LIMIT, VMFAULT_SWAP=directory))
+                self.assertEqual((got.stdout, got.stderr), (f'{i}\n', ''))
+            self.assertEqual(os.listdir(directory), [])
+
+
+if __name__ == '__main__':
+    unittest.main(verbosity=2)
