@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: BSD-2-Clause
 #
-# programs.py SHIM NAME [MODE...]: a real program, as it is and under the shim: output and exit status
-# must be the same.
+# programs.py SHIM PEAK NAME [MODE...]: a real program, as it is and under the shim: output and exit status
+# must be the same.  PEAK (peak.c) says how much memory it takes.
 #
 #	plain	without a limit: nothing is watched
 #	chaos	a thread takes 20,000 pages a second away, at random
@@ -16,6 +16,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 
 TIME = 240		# seconds: more is a hang
 LEAST = 1 << 20		# bytes: a smaller share is of no interest
@@ -30,7 +31,7 @@ PROGRAMS = {
     'bash': {'sh': 'bash -c \'for i in $(seq 40); do x=$(echo $i | cat); echo "$x" | (read y; echo $y$y); done; '
                    'f() { local a=("$@"); echo ${#a[@]}; }; f $(seq 5000)\''},
     'dash': {'sh': 'for i in 1 2 3 4 5 6 7 8 9; do (echo $i; (echo $i$i)) & done | sort; wait'},
-    'perl': {'sh': 'perl -e \'my %h; $h{$_} = $_ x 3 for 1..60000; my $s = 0; $s += length $h{$_} for keys %h; '
+    'perl': {'sh': 'perl -e \'my %h; $h{$_} = $_ x 3 for 1..25000; my $s = 0; $s += length $h{$_} for keys %h; '
                    'print "$s\\n"; for (1..5) { my $p = fork; if (!$p) { exit $_ } waitpid $p, 0; print $? >> 8, "\\n" } '
                    'print `echo hi`\''},
     'gzip': {'sh': 'gzip -c words | gzip -dc | sha256sum'},
@@ -182,15 +183,16 @@ def make_directory(path):
             out.write(text)
 
 
-def run(program, settings):
-    """Output, errors, exit status, and the largest memory of any process in KB."""
+def run(program, settings, before=()):
+    """Output, errors and exit status; `before' is what the shell that runs it is run by."""
     with tempfile.TemporaryDirectory(prefix='vmfault-') as path:
         make_directory(path)
         env = {k: v for k, v in os.environ.items() if not k.startswith('VMFAULT_')}
+        # The interpreter itself, not a script that looks for one.
+        env['PATH'] = os.path.dirname(os.path.realpath(sys.executable)) + ':' + env['PATH']
         env.update(settings, LC_ALL='C', PYTHONHASHSEED='0', TMPDIR=path)
-        with open('/dev/null', 'rb') as null:
-            p = subprocess.Popen(['/bin/sh', '-c', program['sh']], cwd=path, env=env, stdin=null,
-                                 stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)
+        with subprocess.Popen([*before, '/bin/sh', '-c', program['sh']], cwd=path, env=env, stdin=subprocess.DEVNULL,
+                              stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True) as p:
             try:
                 out, err = p.communicate(timeout=TIME)
             except subprocess.TimeoutExpired:
@@ -200,27 +202,23 @@ def run(program, settings):
         return out, err, p.returncode
 
 
-def peak(program):
-    """Bytes that the largest process of it takes by itself."""
-    script = ('import resource, subprocess, sys\n'
-              'subprocess.run(["/bin/sh", "-c", sys.argv[1]], stdout=subprocess.DEVNULL, '
-              'stderr=subprocess.DEVNULL, stdin=subprocess.DEVNULL)\n'
-              'print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)\n')
-    with tempfile.TemporaryDirectory(prefix='vmfault-') as path:
-        make_directory(path)
-        p = subprocess.run([sys.executable, '-c', script, program['sh']], cwd=path, check=True, timeout=TIME,
-                           capture_output=True, env=dict(os.environ, LC_ALL='C', TMPDIR=path))
-        return int(p.stdout) * 1024
+def show(native, got):
+    for what, want, have in zip(('output', 'errors', 'status'), native, got):
+        if want != have:
+            print(f'  {what}: {want[-600:] if isinstance(want, bytes) else want}\n'
+                  f'  under the shim: {have[-900:] if isinstance(have, bytes) else have}')
 
 
 def main():
-    shim, name = os.path.abspath(sys.argv[1]), sys.argv[2]
+    shim, peak, name = os.path.abspath(sys.argv[1]), os.path.abspath(sys.argv[2]), sys.argv[3]
     program = PROGRAMS[name]
     for need in [name] + program.get('needs', []):
         if shutil.which(need) is None:
             print(f'skip: {need} is not installed')
             return 77
-    quarter = max(peak(program) // 4, LEAST)
+    with tempfile.NamedTemporaryFile(prefix='vmfault-') as file:
+        native = run(program, {}, [peak, file.name])
+        quarter = max(int(file.read()) * 1024 // 4, LEAST)
     modes = {
         'plain': {},
         'chaos': {'VMFAULT_CHAOS': '20000'},
@@ -228,22 +226,19 @@ def main():
         'mapped': {'VMFAULT_MEMORY': str(quarter), 'VMFAULT_SWAP_SIZE': '1G', 'VMFAULT_MANAGE': 'heap+mmap',
                    'VMFAULT_MIN_MMAP': '16K', 'VMFAULT_CHAOS': '2000'},
     }
-    native = run(program, {})
-    again = run(program, {})
-    if native != again:
-        print(f'{name}: does not even say the same twice:\n{native}\n{again}')
-        return 1
     failed = False
-    for mode in sys.argv[3:] or modes:
+    for mode in sys.argv[4:] or modes:
+        began = time.monotonic()
         got = run(program, dict(modes[mode], LD_PRELOAD=shim))
         good = got == native
         failed |= not good
-        print(f'{name}: {mode}: {"ok" if good else "FAILED"}')
-        for what, want, have in zip(('output', 'errors', 'status'), native, got):
-            if want != have:
-                print(f'  {what}: {want[-600:] if isinstance(want, bytes) else want}\n'
-                      f'  under the shim: {have[-900:] if isinstance(have, bytes) else have}')
+        print(f'{name}: {mode}: {"ok" if good else "FAILED"}, {time.monotonic() - began:.1f} s')
+        if not good:
+            show(native, got)
         sys.stdout.flush()
+    # Is that our fault?
+    if failed and run(program, {}) != native:
+        print(f'{name}: does not say the same twice by itself')
     return failed
 
 
