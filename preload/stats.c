@@ -199,6 +199,32 @@ put_path(struct text *t, const char *pattern)
 	}
 }
 
+/* A device, a pipe, or a name for a descriptor (/dev/stderr): no file to put in its place. */
+static bool
+is_special(const char *path)
+{
+	static const char descriptors[] = "/proc/self/fd/";
+	char target[sizeof(descriptors)];
+	struct stat st;
+
+	if (lstat(path, &st) != 0 || S_ISREG(st.st_mode))
+		return false;
+	return !S_ISLNK(st.st_mode) || (readlink(path, target, sizeof(target)) == (ssize_t)sizeof(target) &&
+	    memcmp(target, descriptors, sizeof(descriptors) - 1) == 0);
+}
+
+/* A pipe that nobody reads is not waited for. */
+static bool
+write_special(const char *path, const struct text *text, const char *from)
+{
+	long fd = syscall(SYS_openat, AT_FDCWD, path, O_WRONLY | O_APPEND | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+	bool ok = fd >= 0 && write_all(fd, from, (size_t)(text->at - from));
+
+	if (fd >= 0)
+		(void)syscall(SYS_close, fd);
+	return ok;
+}
+
 /* Beside its place, then there. */
 static bool
 write_file(const char *path, const struct text *text, const char *from)
@@ -290,7 +316,7 @@ stats_exit(void)
 	} else {
 		put_path(&p, file);
 		*p.at = '\0';
-		if (p.full || t.full || !write_file(path, &t, text))
+		if (p.full || t.full || !(is_special(path) ? write_special : write_file)(path, &t, text))
 			complain(path, ": the statistics cannot be written\n");
 	}
 	errno = saved;

@@ -265,6 +265,36 @@ START_TEST(standard_error_is_that_of_the_start)
 }
 END_TEST
 
+/* A device, or a pipe, is written to and stays what it is; and so is what /dev/stderr is a link to. */
+START_TEST(what_is_no_file_is_not_replaced)
+{
+	static const char *const name[] = { "pipe", "link" };
+	char own[64];
+	struct stat st;
+	ssize_t n;
+	int fd;
+
+	ck_assert_int_eq(mkfifo(in_dir("pipe"), 0600), 0);
+	fd = open(in_dir("pipe"), O_RDWR);
+	ck_assert_int_ge(fd, 0);
+	(void)snprintf(own, sizeof(own), "/proc/self/fd/%d", fd);
+	ck_assert_int_eq(symlink(own, in_dir("link")), 0);
+	start(in_dir(name[_i]));
+	stats_exit();
+	n = read(fd, text, sizeof(text) - 1);
+	ck_assert_int_gt(n, 0);
+	text[n] = '\0';
+	ck_assert_uint_eq(number("v_page_count"), 4096);
+	ck_assert_int_eq(lstat(in_dir("pipe"), &st), 0);
+	ck_assert(S_ISFIFO(st.st_mode));
+	ck_assert_int_eq(lstat(in_dir("link"), &st), 0);
+	ck_assert(S_ISLNK(st.st_mode));
+	close(fd);
+	ck_assert_int_eq(unlink(in_dir("link")), 0);
+	ck_assert_int_eq(unlink(in_dir("pipe")), 0);
+}
+END_TEST
+
 START_TEST(without_a_file_nothing_is_written)
 {
 	start(NULL);
@@ -290,6 +320,7 @@ main(void)
 	tcase_add_test(t, a_vforked_child_writes_nothing);
 	tcase_add_test(t, a_child_that_starts_anew_counts_from_zero);
 	tcase_add_loop_test(t, standard_error_is_that_of_the_start, 0, 2);
+	tcase_add_loop_test(t, what_is_no_file_is_not_replaced, 0, 2);
 	tcase_add_test(t, without_a_file_nothing_is_written);
 	return run_suite(s);
 }
