@@ -275,7 +275,7 @@ START_TEST(what_is_no_file_is_not_replaced)
 	int fd;
 
 	ck_assert_int_eq(mkfifo(in_dir("pipe"), 0600), 0);
-	fd = open(in_dir("pipe"), O_RDWR);
+	fd = open(in_dir("pipe"), O_RDWR | O_NONBLOCK);
 	ck_assert_int_ge(fd, 0);
 	(void)snprintf(own, sizeof(own), "/proc/self/fd/%d", fd);
 	ck_assert_int_eq(symlink(own, in_dir("link")), 0);
