@@ -80,13 +80,18 @@ static _Atomic bool closed;		/* a fork is being made: only one at a time */
 
 /* Guarded by `closed': whoever closed it, and in the child, where there is nobody else. */
 static struct {
-	int parent;			/* its process id; 0: no fork is being made */
 	int memory, swap;		/* the child's files; -1: none */
 	int answer[2];			/* a pipe from child to parent */
 	_Atomic bool child;		/* we are that, and whole but for threads */
 	uint64_t budget;		/* what it is, or is to be with threads */
 	sys_sigset_t mask;		/* the forking thread's */
 } f;
+
+/*
+ * Is this the parent?  A page of its own that the kernel makes anew for a child.  A process id would not do: in
+ * namespaces of their own parent and child can both be number 1.
+ */
+static _Atomic bool *parent;
 
 /* What is mapped by others, in the order of addresses.  Guarded by spare_lock, which is held over a fork. */
 static struct {
@@ -118,7 +123,7 @@ fork_enter(void)
 		return;
 	if (mine) {
 		/* The library is ours; but are we still who we were? */
-		if (sys_getpid() != f.parent)
+		if (!atomic_load(parent))
 			fork_child();
 		return;
 	}
@@ -185,7 +190,6 @@ close_library(void)
 static void
 open_library(void)
 {
-	f.parent = 0;
 	atomic_store(&spare_lock, false);
 	mine = false;
 	atomic_store(&closed, false);
@@ -341,7 +345,7 @@ fork_prepare(void)
 	sys_block(&mask);
 	close_library();
 	f.mask = mask;
-	f.parent = sys_getpid();
+	atomic_store(parent, true);
 	f.memory = f.swap = f.answer[0] = f.answer[1] = -1;
 	if (!atomic_load(&f.child))
 		f.budget = physmem_budget();
@@ -469,9 +473,9 @@ fork_child(void)
 	struct vm_map *map;
 	int error;
 
-	if (!mine || sys_getpid() == f.parent)
+	if (!mine || atomic_load(parent))
 		return;
-	f.parent = sys_getpid();
+	atomic_store(parent, true);
 	/* First, lest the kernel put something else there. */
 	FOREACH_MAP(map, i)
 		reserve(map);
@@ -519,11 +523,24 @@ fork_child_threads(void)
 	return true;
 }
 
-void
+int
 fork_enable(bool by_hand)
 {
+	int error;
+
+	if (parent == NULL) {
+		void *p = sys_mmap(NULL, PAGE_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+		if (sys_is_err(p))
+			return sys_err(p);
+		error = sys_madvise(p, PAGE_SIZE, MADV_WIPEONFORK);
+		if (error != 0)
+			return error;
+		parent = p;
+	}
 	hand = by_hand;
 	atomic_store(&enabled, true);
+	return 0;
 }
 
 bool

@@ -22,7 +22,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-void fork_enable(bool by_hand);		/* => the library runs, and no other thread of the program's */
+int fork_enable(bool by_hand);		/* => the library runs, and no other thread of the program's.  0 or -errno */
 bool fork_by_hand(void);
 
 /*

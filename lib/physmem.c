@@ -20,7 +20,6 @@
 #include <stdatomic.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/resource.h>
 
 #include "kern/assert.h"
 #include "kern/avl.h"
@@ -174,7 +173,6 @@ int
 physmem_init(uint64_t budget_pages, uint64_t max_span)
 {
 	uint64_t n = MIN(MACHDEP_FRAME_SPACE, max_span);
-	struct rlimit rl;
 	int error;
 
 	memset(&pm, 0, sizeof(pm));
@@ -186,8 +184,7 @@ physmem_init(uint64_t budget_pages, uint64_t max_span)
 		return pm.fd;
 
 	/* Past this limit ftruncate would raise SIGXFSZ. */
-	if (getrlimit(RLIMIT_FSIZE, &rl) == 0 && rl.rlim_cur != RLIM_INFINITY)
-		n = MIN(n, (uint64_t)rl.rlim_cur >> PAGE_SHIFT);
+	n = MIN(n, sys_file_limit() >> PAGE_SHIFT);
 	for (error = -ENOMEM; n >= LEAST_SPACE; n /= 2) {
 		error = sys_ftruncate(pm.fd, n << PAGE_SHIFT);
 		if (error != 0)

@@ -9,7 +9,6 @@
  */
 
 #include <errno.h>
-#include <sys/resource.h>
 
 #include "kern/slab.h"
 #include "kern/sys.h"
@@ -90,11 +89,10 @@ int
 physmem_copy_all(int *fd)
 {
 	int64_t size = sys_size(physmem_fd());
-	struct rlimit rl;
 	int error;
 
 	/* Past this limit ftruncate() would raise SIGXFSZ. */
-	if (getrlimit(RLIMIT_FSIZE, &rl) == 0 && rl.rlim_cur < (uint64_t)size)
+	if (sys_file_limit() < (uint64_t)size)
 		return -ENOMEM;
 	*fd = sys_memfd("vmfault");
 	if (*fd < 0)

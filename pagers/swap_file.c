@@ -13,7 +13,6 @@
 #include <limits.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
 #include <sys/stat.h>
 
 #include "kern/sys.h"
@@ -114,7 +113,6 @@ int
 swap_file_open(const char *path, uint64_t *size, bool direct, bool *ours)
 {
 	int flags = direct ? O_DIRECT : 0, fd;
-	struct rlimit rl;
 
 	where = sys_open(path != NULL ? path : usual_place(), O_PATH | O_DIRECTORY);
 	*ours = where >= 0;
@@ -125,8 +123,7 @@ swap_file_open(const char *path, uint64_t *size, bool direct, bool *ours)
 		where = sys_open(usual_place(), O_PATH | O_DIRECTORY);
 	}
 	/* Past this limit a write would raise SIGXFSZ. */
-	if (getrlimit(RLIMIT_FSIZE, &rl) == 0 && rl.rlim_cur != RLIM_INFINITY)
-		*size = MIN(*size, (uint64_t)rl.rlim_cur);
+	*size = MIN(*size, sys_file_limit());
 	if (fd >= 0 && *size >> PAGE_SHIFT < SWAP_LEAST) {
 		(void)sys_close(fd);
 		fd = -EINVAL;

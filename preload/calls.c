@@ -43,18 +43,23 @@ unpin(struct gate_pin *pin)
 static void
 make_process(struct gate_call *call)
 {
-	int error = fork_prepare();
+	int error;
 
+	limits_fork(true);
+	error = fork_prepare();
 	if (error != 0) {
+		limits_fork(false);
 		call->result = error;
 		return;
 	}
 	call->result = gate_make(call);
 	if (call->result != 0) {
 		fork_parent(call->result < 0);
+		limits_fork(false);
 		return;
 	}
 	fork_child();
+	limits_fork(false);
 	if (!fork_is_libcs()) {
 		signals_forked();
 		fork_raw_child();
@@ -75,6 +80,10 @@ hook(struct gate_call *call)
 	case SYS_exit_group:
 		stats_exit();
 		return false;
+	case SYS_setrlimit:
+	case SYS_getrlimit:
+	case SYS_prlimit64:
+		return shim_watched() && limits_call(call);
 	case SYS_exit:
 		if (shim_watched())
 			thread_leaves((int)call->arg[0]);
@@ -87,7 +96,7 @@ hook(struct gate_call *call)
 int
 calls_start(bool *patched)
 {
-	struct gate_ops ops = { .managed = managed, .pin = pin, .unpin = unpin, .hook = hook };
+	struct gate_ops ops = { .managed = managed, .pin = pin, .unpin = unpin, .hook = hook, .exec = limits_exec };
 	static const int signals[] = { SIGSEGV, SIGBUS };
 	struct sigaction act, program;
 	struct gate_info info;

@@ -105,9 +105,10 @@ fork_start(void)
 	(void)pthread_atfork(NULL, NULL, child_begins);
 }
 
-void
+int
 fork_started(bool by_gate)
 {
-	fork_enable(by_gate);
-	(void)pthread_atfork(lock_files, unlock_files, child_is_whole);
+	int error = fork_enable(by_gate);
+
+	return error != 0 ? error : -pthread_atfork(lock_files, unlock_files, child_is_whole);
 }

@@ -145,7 +145,11 @@ gate_exec(struct gate_call *call)
 	}
 	if (error == 0) {
 		signals_exec_begin(&state);
+		if (gate_ops.exec != NULL)
+			gate_ops.exec(true);
 		error = (int)gate_make(call);
+		if (gate_ops.exec != NULL)
+			gate_ops.exec(false);
 		signals_exec_failed(&state);
 	}
 	gate_exec_forget();

@@ -158,6 +158,9 @@ start(void)
 	bool patched;
 	int error;
 
+	/* It is not up yet, has put itself in place of libc's functions, and does not work before. */
+	if (__tsan_init != NULL)
+		__tsan_init();
 	if (!config_load(&shim_config, environ))
 		return;
 	/* Who wants them at the end gets them, if only to see that nothing was managed. */
@@ -174,14 +177,15 @@ start(void)
 		return;
 	}
 	descriptors_start();
+	threads_start();
 	error = calls_start(&patched);
 	fork_start();
 	if (error == 0)
 		error = start_library();
-	if (error == 0) {
-		fork_started(patched);
+	if (error == 0)
+		error = fork_started(patched);
+	if (error == 0)
 		stats_start(shim_config.stats, shim_config.quiet);
-	}
 	if (error == 0 && shim_config.chaos != 0)
 		error = chaos_start();
 	if (error != 0)

@@ -12,6 +12,7 @@
  *	shim.c		first use, what this process is to be, what is managed
  *	fork.c		fork
  *	calls.c		what the gates ask
+ *	limits.c	limits that the program puts on itself
  *	threads.c	the last one that leaves
  *	raw.c		signal actions past the gates
  *	chaos.c		for tests: takes pages away at random
@@ -89,14 +90,20 @@ void descriptors_start(void);
 bool descriptors_call(struct gate_call *);
 bool mmap_call(struct gate_call *);
 
+/* limits.c: likewise; and around an exec, a fork, that the kernel makes */
+bool limits_call(struct gate_call *);
+void limits_exec(bool begin);
+void limits_fork(bool begin);
+
 /* threads.c: the calling thread is about to end; if it is the last, so does the process */
 void thread_leaves(int status);
+void threads_start(void);
 
 /* fork.c */
 void fork_start(void);			/* before the library starts ... */
 bool fork_is_libcs(void);		/* this thread is in fork(), which will call our handlers */
 void fork_raw_child(void);		/* in the child of another clone: make threads here and now */
-void fork_started(bool by_gate);	/* ... and after; by_gate: the gate sees each clone */
+int fork_started(bool by_gate);	/* ... and after; by_gate: the gate sees each clone */
 
 /* chaos.c: 0 or -errno */
 int chaos_start(void);

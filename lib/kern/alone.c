@@ -41,17 +41,16 @@ alone_forked(void)
 	atomic_store(&ours, 0);
 }
 
-bool
-alone_but(unsigned n)
+int
+alone_number(void)
 {
-	struct sys_stat st;
-
-	return sys_stat_path("/proc/self/task", &st) == 0 &&
-	    st.links == DIR_LINKS + (uint32_t)atomic_load(&ours) + n + 1;
+	return atomic_load(&ours);
 }
 
 bool
 alone(void)
 {
-	return alone_but(0);
+	struct sys_stat st;
+
+	return sys_stat_path("/proc/self/task", &st) == 0 && st.links == DIR_LINKS + (uint32_t)atomic_load(&ours) + 1;
 }

@@ -27,6 +27,7 @@
 #include <sys/eventfd.h>
 #include <sys/file.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
@@ -541,6 +542,15 @@ int
 sys_getpid(void)
 {
 	return (int)CALL(SYS_getpid);
+}
+
+/* As the kernel sees it: the shim's programs are told something else. */
+uint64_t
+sys_file_limit(void)
+{
+	struct { uint64_t cur, max; } limit;
+
+	return CALL(SYS_prlimit64, 0, RLIMIT_FSIZE, NULL, &limit) == 0 ? limit.cur : UINT64_MAX;
 }
 
 uint64_t

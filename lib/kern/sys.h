@@ -103,6 +103,7 @@ int sys_poll(struct pollfd *, unsigned n, int timeout_ms);
 void sys_yield(void);
 int sys_gettid(void);
 int sys_getpid(void);
+uint64_t sys_file_limit(void);			/* RLIMIT_FSIZE; UINT64_MAX: there is none */
 uint64_t sys_clock(void);			/* monotonic nanoseconds */
 /* Queue info to this very thread; any si_code is allowed there. */
 int sys_raise_info(int sig, const siginfo_t *);
