@@ -11,7 +11,8 @@
  * came by here and are not gone yet, which are written down; nor do those that the kernel puts to work for our ring: they
  * look like threads of the process (PF_IO_WORKER), come and go, and wait for nobody.
  *
- * /proc is held open, for a program that goes where there is none (chroot).
+ * /proc is held open, for a program that goes where there is none (chroot).  In a namespace that is younger than it
+ * threads have other numbers there than they have for themselves.
  */
 
 #include <dirent.h>
@@ -37,7 +38,9 @@ static int proc = -1;			/* a descriptor of /proc */
 static struct {
 	_Atomic bool lock;		/* guards the rest */
 	uint32_t n;
-	int tid[LEAVING_MAX];
+	struct {
+		int tid, proc;		/* its number, and the one in /proc */
+	} thread[LEAVING_MAX];
 	int pid;			/* whose they are: a child has none of them */
 } leaving;
 
@@ -55,8 +58,8 @@ prune(int pid)
 	uint32_t k = 0;
 
 	for (uint32_t i = 0; i < leaving.n && leaving.pid == pid; i++)
-		if (GATE_RAW(SYS_tgkill, pid, leaving.tid[i], 0, 0, 0, 0) == 0)
-			leaving.tid[k++] = leaving.tid[i];
+		if (GATE_RAW(SYS_tgkill, pid, leaving.thread[i].tid, 0, 0, 0, 0) == 0)
+			leaving.thread[k++] = leaving.thread[i];
 	leaving.n = k;
 	leaving.pid = pid;
 }
@@ -104,7 +107,7 @@ is_leaving(int tid)
 {
 	uint32_t i = 0;
 
-	while (i < leaving.n && leaving.tid[i] != tid)
+	while (i < leaving.n && leaving.thread[i].proc != tid)
 		i++;
 	return i < leaving.n;
 }
@@ -136,6 +139,20 @@ others(int self, int enough)
 	return n < 0 ? (int)n : count;
 }
 
+/* The calling thread's number in /proc; 0: it has none. */
+static int
+number_in_proc(void)
+{
+	char link[64], *p;
+	long n = GATE_RAW(SYS_readlinkat, proc, "thread-self", link, sizeof(link) - 1, 0, 0);
+
+	if (n <= 0)
+		return 0;
+	link[n] = '\0';
+	p = strrchr(link, '/');
+	return p != NULL ? atoi(p + 1) : 0;
+}
+
 /* One of ours that has ended is counted until somebody has waited for it.  => locked */
 static bool
 is_last(int self)
@@ -150,7 +167,7 @@ is_last(int self)
 void
 thread_leaves(int status)
 {
-	int pid = (int)GATE_RAW(SYS_getpid, 0, 0, 0, 0, 0, 0), self = (int)GATE_RAW(SYS_gettid, 0, 0, 0, 0, 0, 0);
+	int pid = (int)GATE_RAW(SYS_getpid, 0, 0, 0, 0, 0, 0), self = number_in_proc();
 	bool last;
 
 	if (signals_guest())
@@ -158,8 +175,10 @@ thread_leaves(int status)
 	lock();
 	prune(pid);
 	last = is_last(self);
-	if (!last && leaving.n < LEAVING_MAX)
-		leaving.tid[leaving.n++] = self;
+	if (!last && leaving.n < LEAVING_MAX) {
+		leaving.thread[leaving.n].tid = (int)GATE_RAW(SYS_gettid, 0, 0, 0, 0, 0, 0);
+		leaving.thread[leaving.n++].proc = self;
+	}
 	atomic_store(&leaving.lock, false);
 	if (last)
 		exit(status);

@@ -1,17 +1,20 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: BSD-2-Clause
 #
-# test_process.py SHIM: processes that the shim is preloaded into: which are managed, which are not, and say so.
+# test_process.py SHIM GUEST: processes that the shim is preloaded into: which are managed, which are not, and say so.
 
 import os
 import resource
+import shutil
 import signal
+import struct
 import subprocess
 import sys
 import tempfile
 import unittest
 
 SHIM = os.path.abspath(sys.argv.pop(1)) if len(sys.argv) > 1 else ''
+GUEST = os.path.abspath(sys.argv.pop(1)) if len(sys.argv) > 1 else ''
 CC = os.environ.get('CC', 'cc').split()
 LIMIT = {'VMFAULT_MEMORY': '16M'}
 
@@ -123,6 +126,124 @@ int main(int argc, char **argv)
             got = run(program, '/bin/echo', 'hello', env=LIMIT)
             self.assertEqual((got.stdout, got.returncode), ('hello\n', 0))
             self.assertRegex(got.stderr, r'^vmfault: \S+: runs unmanaged: .*\n$')
+
+
+class Guest(unittest.TestCase):
+    """Programs that change what they may do while they run: see guest.c."""
+
+    GOOD = 'memory 1 1\nchild 7\nthread 1\n'
+    LITTLE = {'VMFAULT_MEMORY': '4M', 'VMFAULT_SWAP_SIZE': '1G'}
+
+    def check(self, *words, root=False, said=''):
+        if root and os.getuid() != 0:
+            self.skipTest('skip: this is for root')
+        native = run(GUEST, *words, preload=False)
+        if native.returncode == 97:
+            self.skipTest('skip: not to be done here: ' + native.stderr)
+        self.assertEqual((native.stdout, native.returncode), (self.GOOD, 0), words)
+        for more in {}, {'VMFAULT_COMPRESS': '1'}, {'VMFAULT_CHAOS': '20000'}:
+            got = run(GUEST, *words, env=dict(self.LITTLE, **more))
+            self.assertEqual((got.stdout, got.returncode), (self.GOOD, 0), (words, more, got.stderr))
+            self.assertRegex(got.stderr, r'\A' + said + r'\Z')
+        got = run(GUEST, *words, env=dict(self.LITTLE, VMFAULT_QUIET='1'))
+        self.assertEqual((got.stdout, got.stderr, got.returncode), (self.GOOD, '', 0))
+
+    def test_as_it_is(self):
+        self.check()
+
+    def test_descriptors_are_closed(self):
+        self.check('close')
+        self.check('close-range')
+
+    def test_a_daemon(self):
+        self.check('daemon')
+
+    def test_an_empty_chroot(self):
+        self.check('chroot', root=True)
+
+    def test_another_user(self):
+        self.check('nobody', root=True)
+
+    def test_a_confined_daemon(self):
+        self.check('daemon', 'mount-namespace', 'chroot', 'nobody', 'close-range', root=True)
+
+    def test_parent_and_child_are_both_number_one(self):
+        self.check('pid-namespace', root=True)
+        self.check('pid-namespace', 'pid-namespace', root=True)
+
+    def test_limits(self):
+        self.check('limit-as')
+        self.check('limit-nofile')
+        self.check('limit-memlock')
+        self.check('limit-as', 'close', 'limit-nofile')
+        self.check('limit-fsize', said=r'vmfault: guest: runs without a limit of memory .*ulimit -f.*\n')
+
+    def test_filters(self):
+        self.check('refuse-rings')
+        self.check('refuse-mremap')
+
+    def test_limits_are_handed_on(self):
+        """A shell that sets them runs on, and what it runs has them."""
+        script = 'ulimit -v 4000000; ulimit -v; ulimit -Hv; nosuchprogram; x=$(echo a | cat); echo $x $(ulimit -v); ' \
+            'env sh -c "ulimit -v"; ulimit -Sv 3000000; env sh -c "ulimit -v"'
+        native = run('sh', '-c', script, preload=False)
+        got = run('sh', '-c', script, env=dict(LIMIT, VMFAULT_QUIET='1'))
+        self.assertEqual((got.stdout, got.stderr, got.returncode), (native.stdout, native.stderr, native.returncode))
+        self.assertEqual(native.stdout.split()[-2:], ['4000000', '3000000'])
+
+    def test_a_file_does_not_grow_past_its_limit(self):
+        code = 'import os, resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); ' \
+            'resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 8192)); print(resource.getrlimit(resource.RLIMIT_FSIZE)); ' \
+            'f = os.memfd_create("f"); print(os.pwrite(f, bytes(5000), 0)); os.fork(); print(os.pwrite(f, bytes(9), 4090))'
+        native = run(sys.executable, '-c', code, preload=False)
+        got = run(sys.executable, '-c', code, env=dict(LIMIT, VMFAULT_QUIET='1'))
+        self.assertEqual((got.stdout, got.stderr, got.returncode), (native.stdout, native.stderr, native.returncode))
+
+
+class Privileged(unittest.TestCase):
+    """Programs with the rights of somebody else: the dynamic linker leaves our library out, and says nothing."""
+
+    def check(self, prepare):
+        if os.getuid() != 0:
+            self.skipTest('skip: only root can make such a program')
+        with tempfile.TemporaryDirectory() as directory:
+            os.chmod(directory, 0o755)
+            program = os.path.join(directory, 'cat')
+            shutil.copy(shutil.which('cat'), program)
+            prepare(program)
+            nobody = {'user': 65534, 'group': 65534, 'extra_groups': []}
+            for preload in False, True:
+                got = run(program, '/proc/self/maps', env=LIMIT, preload=preload, **nobody)
+                if not preload and got.returncode != 0:
+                    self.skipTest('skip: no such programs here: ' + got.stderr)
+                self.assertEqual((got.returncode, got.stderr), (0, ''))
+                self.assertNotIn('vmfault', got.stdout)
+            # ... and what runs it is managed all the same.
+            got = run('sh', '-c', '"$0" /proc/self/maps | grep -c vmfault; echo $?', program, env=LIMIT, **nobody)
+            self.assertEqual((got.stdout, got.stderr), ('0\n1\n', ''))
+
+    def test_set_user_id(self):
+        self.check(lambda program: os.chmod(program, 0o4755))
+
+    def test_set_group_id(self):
+        self.check(lambda program: os.chmod(program, 0o2755))
+
+    def test_capabilities(self):
+        """cap_net_raw, permitted and effective."""
+        def prepare(program):
+            try:
+                os.setxattr(program, 'security.capability', struct.pack('<IIIII', 0x02000001, 1 << 13, 0, 0, 0))
+            except OSError as error:
+                self.skipTest(f'skip: no capabilities of files here: {error}')
+        self.check(prepare)
+
+    def test_static(self):
+        with tempfile.TemporaryDirectory() as directory:
+            program = build(directory, '#include <stdio.h>\nint main(void) { puts("static"); return 5; }', '-static')
+            if program is None:
+                self.skipTest('skip: no static libc')
+            got = run('sh', '-c', '"$0"; echo $?', program, env=LIMIT)
+            self.assertEqual((got.stdout, got.stderr), ('static\n5\n', ''))
 
 
 class Limited(unittest.TestCase):
