@@ -85,7 +85,7 @@ static _Atomic uint64_t owned[SYS_FDS_MAX / 64];
 static void
 own(int fd, bool yes)
 {
-	uint64_t bit = (uint64_t)1 << (fd % 64);
+	uint64_t bit = (uint64_t)1 << ((unsigned)fd % 64);
 
 	if (fd < 0 || fd >= (int)SYS_FDS_MAX)
 		return;
