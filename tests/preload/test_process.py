@@ -267,6 +267,38 @@ class Limited(unittest.TestCase):
         got = run(sys.executable, '-c', program, env=LIMIT)
         self.assertLessEqual(int(got.stdout.split()[1]), 2 * 16 * 1024)
 
+    def test_a_core_is_no_larger_than_memory(self):
+        with open('/proc/sys/kernel/core_pattern', encoding='ascii') as file:
+            if file.read()[0] in '|/':
+                self.skipTest('skip: a core does not come into the directory')
+        program = 'import os; x = [bytes([i % 251]) * 100000 for i in range(300)]; os.abort()'
+        with tempfile.TemporaryDirectory() as directory:
+            got = run(sys.executable, '-c', program, env=LIMIT, cwd=directory,
+                      preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_CORE, (1 << 40, 1 << 40)))
+            self.assertEqual(got.returncode, -signal.SIGABRT)
+            core, = os.listdir(directory)
+            stat = os.stat(os.path.join(directory, core))
+            self.assertLess(stat.st_blocks * 512, 64 << 20)
+            self.assertLess(stat.st_size, 1 << 30)
+
+    def test_mappings_are_bounded(self):
+        """Rights of single pages, and pages that go and come one by one: not a mapping for each."""
+        program = ('import ctypes, mmap, os\n'
+                   'n = 60000\n'
+                   'libc = ctypes.CDLL(None)\n'
+                   'libc.aligned_alloc.restype = ctypes.c_void_p\n'
+                   'p = libc.aligned_alloc(4096, n * 4096)\n'
+                   'for i in range(0, n, 3): ctypes.memset(p + i * 4096, i % 251, 1)\n'
+                   'print(all(ctypes.string_at(p + i * 4096, 2) == bytes([i % 251, 0]) for i in range(0, n, 3)))\n'
+                   'print(sum(1 for _ in open("/proc/self/maps")))\n')
+        with open('/proc/sys/vm/max_map_count', encoding='ascii') as file:
+            most = int(file.read())
+        got = run(sys.executable, '-c', program, env={'VMFAULT_MEMORY': '48M', 'VMFAULT_CHAOS': '20000'})
+        self.assertEqual((got.stderr, got.returncode), ('', 0))
+        good, mappings = got.stdout.split()
+        self.assertEqual(good, 'True')
+        self.assertLess(int(mappings), most)
+
     def test_nothing_is_left_behind(self):
         with tempfile.TemporaryDirectory() as directory:
             for i in range(100):

@@ -5,6 +5,7 @@
  */
 
 #include <check.h>
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
@@ -251,6 +252,138 @@ START_TEST(a_child_sees_one_instant)
 	over = true;
 	for (int i = 0; i < n_of(w); i++)
 		ck_assert_int_eq(pthread_join(w[i].thread, NULL), 0);
+	free(p);
+}
+END_TEST
+
+struct waiter {
+	int ends[2];
+	char *buffer;		/* on the heap */
+};
+
+static void *
+read_it(void *arg)
+{
+	struct waiter *w = arg;
+
+	return (void *)(uintptr_t)(read(w->ends[0], w->buffer, SIZE / 2) == (ssize_t)sizeof("late"));
+}
+
+/* A call that has its buffer held goes on over a fork: what comes is the parent's. */
+START_TEST(a_fork_during_a_read)
+{
+	struct waiter w;
+	pthread_t thread;
+	void *good;
+
+	w.buffer = pages(SIZE / 2);
+	fill(w.buffer, SIZE / 2, 1);
+	ck_assert_int_eq(pipe(w.ends), 0);
+	ck_assert_int_eq(pthread_create(&thread, NULL, read_it, &w), 0);
+	usleep(20000);
+	for (int i = 0; i < 4; i++) {
+		pid_t pid = fork();
+		int status;
+
+		if (pid == 0)
+			_exit(is_filled(w.buffer, SIZE / 2, 1) && use_memory(NULL) ? 0 : 1);
+		ck_assert_int_eq(waitpid(pid, &status, 0), pid);
+		ck_assert_int_eq(status, 0);
+	}
+	ck_assert_int_eq(write(w.ends[1], "late", sizeof("late")), (ssize_t)sizeof("late"));
+	ck_assert_int_eq(pthread_join(thread, &good), 0);
+	ck_assert(good != NULL);
+	ck_assert_str_eq(w.buffer, "late");
+	memset(w.buffer, 1, 8);
+	free(w.buffer);
+	close(w.ends[0]);
+	close(w.ends[1]);
+}
+END_TEST
+
+/* What a child does that has been told to by a byte: its own memory is as it was when it was made. */
+static void
+look_later(int told, char *heap, char *mapped, uint32_t key)
+{
+	char c;
+
+	_exit(read(told, &c, 1) == 1 && is_filled(heap, SIZE, key) && is_filled(mapped, SIZE / 2, 5) &&
+	    use_memory(heap + SIZE) ? 0 : 1);
+}
+
+START_TEST(two_children_while_the_parent_changes_everything)
+{
+	char *p = pages(2 * SIZE), *m = mmap(NULL, SIZE / 2, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	int ends[2], status;
+	pid_t pid[2];
+
+	ck_assert_ptr_ne(m, MAP_FAILED);
+	ck_assert_int_eq(pipe(ends), 0);
+	fill(m, SIZE / 2, 5);
+	fill(p + SIZE, SIZE, 1);
+	for (uint32_t i = 0; i < 2; i++) {
+		fill(p, SIZE, 10 + i);
+		pid[i] = fork();
+		if (pid[i] == 0)
+			look_later(ends[0], p, m, 10 + i);
+	}
+	/* Unmapped, and paged out many times over. */
+	ck_assert_int_eq(munmap(m, SIZE / 2), 0);
+	for (uint32_t i = 0; i < 3; i++)
+		fill(p, 2 * SIZE, 20 + i);
+	ck_assert_int_eq(write(ends[1], "xx", 2), 2);
+	for (int i = 0; i < 2; i++) {
+		ck_assert_int_eq(waitpid(pid[i], &status, 0), pid[i]);
+		ck_assert_int_eq(status, 0);
+	}
+	ck_assert(is_filled(p, 2 * SIZE, 22));
+	free(p);
+	close(ends[0]);
+	close(ends[1]);
+}
+END_TEST
+
+/* The parent of the one that looks is killed, and so is its sister. */
+START_TEST(either_side_may_be_killed)
+{
+	char *p = pages(2 * SIZE), result = 'n';
+	int go[2], answer[2], status;
+	pid_t parent;
+
+	ck_assert_int_eq(pipe(go), 0);
+	ck_assert_int_eq(pipe(answer), 0);
+	fill(p, 2 * SIZE, 1);
+	parent = fork();
+	if (parent == 0) {
+		pid_t killed, looks;
+
+		looks = fork();
+		if (looks == 0) {
+			(void)!read(go[0], &result, 1);
+			result = is_filled(p, 2 * SIZE, 1) && use_memory(NULL) ? 'y' : 'n';
+			(void)!write(answer[1], &result, 1);
+			_exit(0);
+		}
+		killed = fork();
+		if (killed == 0)
+			for (uint32_t i = 2;; i++)
+				fill(p, 2 * SIZE, i);
+		fill(p, SIZE, 3);
+		if (kill(killed, SIGKILL) != 0 || waitpid(killed, &status, 0) != killed ||
+		    !is_filled(p, SIZE, 3))
+			_exit(1);
+		(void)!write(answer[1], "k", 1);
+		for (uint32_t i = 4;; i++)
+			fill(p, 2 * SIZE, i);
+	}
+	ck_assert_int_eq(read(answer[0], &result, 1), 1);
+	ck_assert_int_eq(result, 'k');
+	ck_assert_int_eq(kill(parent, SIGKILL), 0);
+	ck_assert_int_eq(waitpid(parent, &status, 0), parent);
+	ck_assert_int_eq(write(go[1], "x", 1), 1);
+	ck_assert_int_eq(read(answer[0], &result, 1), 1);
+	ck_assert_int_eq(result, 'y');
+	ck_assert(is_filled(p, 2 * SIZE, 1));
 	free(p);
 }
 END_TEST
@@ -575,6 +708,54 @@ START_TEST(transfers_larger_than_memory)
 }
 END_TEST
 
+/* libc's own buffers, and what it hands to the kernel by itself, are on the heap. */
+START_TEST(libc_uses_the_heap)
+{
+	char *line = NULL, *path, *cwd, *data = pages(SIZE);
+	size_t cap = 0, n = 0, again = 0;
+	FILE *f = tmpfile();
+	DIR *dir;
+
+	ck_assert_ptr_nonnull(f);
+	for (int i = 0; i < 20000; i++)
+		ck_assert_int_gt(fprintf(f, "line %d: %*d\n", i, i % 200, i), 0);
+	rewind(f);
+	for (int i = 0; i < 20000; i++) {
+		char want[300];
+		ssize_t len = getline(&line, &cap, f);
+
+		ck_assert_int_eq(len, snprintf(want, sizeof(want), "line %d: %*d\n", i, i % 200, i));
+		ck_assert_str_eq(line, want);
+	}
+	free(line);
+	rewind(f);
+	fill(data, SIZE, 9);
+	ck_assert_uint_eq(fwrite(data, 1, SIZE, f), SIZE);
+	rewind(f);
+	memset(data, 0, SIZE);
+	ck_assert_uint_eq(fread(data, 1, SIZE, f), SIZE);
+	ck_assert(is_filled(data, SIZE, 9));
+	fclose(f);
+	free(data);
+
+	dir = opendir("/usr/bin");
+	ck_assert_ptr_nonnull(dir);
+	while (readdir(dir) != NULL)
+		n++;
+	rewinddir(dir);
+	while (readdir(dir) != NULL)
+		again++;
+	closedir(dir);
+	ck_assert_uint_eq(n, again);
+	ck_assert_uint_gt(n, 2);
+	cwd = getcwd(NULL, 0);
+	path = realpath(".", NULL);
+	ck_assert_str_eq(cwd, path);
+	free(cwd);
+	free(path);
+}
+END_TEST
+
 int
 main(void)
 {
@@ -587,6 +768,9 @@ main(void)
 	tcase_add_test(t, a_daemon_has_memory);
 	tcase_add_test(t, a_child_has_a_copy);
 	tcase_add_test(t, a_child_sees_one_instant);
+	tcase_add_test(t, a_fork_during_a_read);
+	tcase_add_test(t, two_children_while_the_parent_changes_everything);
+	tcase_add_test(t, either_side_may_be_killed);
 	tcase_add_test(t, handlers_of_the_programs_may_allocate);
 	tcase_add_test(t, a_raw_fork_is_one);
 	tcase_add_test(t, exec_starts_afresh);
@@ -600,5 +784,6 @@ main(void)
 	tcase_add_test(t, anything_can_be_mapped_over);
 	tcase_add_test(t, files_are_mapped_privately);
 	tcase_add_test(t, transfers_larger_than_memory);
+	tcase_add_test(t, libc_uses_the_heap);
 	return run_suite(s);
 }
