@@ -80,6 +80,11 @@ hook(struct gate_call *call)
 	case SYS_exit_group:
 		stats_exit();
 		return false;
+	case SYS_prctl:
+	case SYS_seccomp:
+		if (shim_watched())
+			confine_call(call);
+		return false;
 	case SYS_setrlimit:
 	case SYS_getrlimit:
 	case SYS_prlimit64:

@@ -60,8 +60,8 @@ heap_mmap(void *addr, size_t size, int prot, int flags, int fd, long offset)
 	void *p = addr;
 	int error;
 
-	if (!shim_watched())
-		return kernel_mmap(addr, size, prot, flags, fd, offset);
+	if (!shim_watched() || (shim_confined && !(flags & MAP_FIXED)))
+		return kernel_mmap(shim_managed(addr, size) ? NULL : addr, size, prot, flags, fd, offset);
 	if (flags & MAP_FIXED)
 		return answer(commit(addr, size, prot)) == 0 ? addr : MAP_FAILED;
 	/* A wish: to make what lies before it larger. */
@@ -128,7 +128,7 @@ heap_madvise(void *addr, size_t size, int advice)
 {
 	if (!shim_managed(addr, size))
 		return (int)syscall(SYS_madvise, addr, size, (long)advice);
-	return answer(heap_advise(addr, size, advice));
+	return answer(shim_confined ? -EINVAL : heap_advise(addr, size, advice));
 }
 
 void *

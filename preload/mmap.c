@@ -209,7 +209,7 @@ call_mmap(struct gate_call *call)
 		call->result = result >= 0 || result == -EEXIST ? result : make_hole(call, addr, size);
 		return true;
 	}
-	if (!shim_config.manage_mmap || size < shim_config.min_mmap || (flags & LEFT_ALONE) || !is_memory(prot, flags))
+	if (!shim_config.manage_mmap || shim_confined || size < shim_config.min_mmap || (flags & LEFT_ALONE) || !is_memory(prot, flags))
 		return false;
 	result = take(0, size, prot, flags, fd, offset);
 	/* What we cannot have is the kernel's, or its error. */

@@ -12,6 +12,7 @@
  *	shim.c		first use, what this process is to be, what is managed
  *	fork.c		fork
  *	calls.c		what the gates ask
+ *	confine.c	filters for system calls
  *	limits.c	limits that the program puts on itself
  *	threads.c	the last one that leaves
  *	raw.c		signal actions past the gates
@@ -94,6 +95,10 @@ bool mmap_call(struct gate_call *);
 bool limits_call(struct gate_call *);
 void limits_exec(bool begin);
 void limits_fork(bool begin);
+
+/* confine.c: prctl(2) and seccomp(2), before the kernel makes them */
+void confine_call(const struct gate_call *);
+extern _Atomic bool shim_confined;	/* no more memory becomes managed, nor is any given back */
 
 /* threads.c: the calling thread is about to end; if it is the last, so does the process */
 void thread_leaves(int status);

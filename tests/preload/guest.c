@@ -172,6 +172,12 @@ refuse_rings(void)
 }
 
 static bool
+refuse_mprotect(void)
+{
+	return refuse((const int[]){ SYS_mprotect }, 1);
+}
+
+static bool
 refuse_mremap(void)
 {
 	return refuse((const int[]){ SYS_mremap }, 1);
@@ -193,6 +199,7 @@ static const struct {
 	{ "limit-nofile", limit_descriptors },
 	{ "limit-memlock", limit_locked_memory },
 	{ "refuse-rings", refuse_rings },
+	{ "refuse-mprotect", refuse_mprotect },
 	{ "refuse-mremap", refuse_mremap },
 };
 
@@ -241,6 +248,11 @@ main(int argc, char **argv)
 		carry_out(argv[i]);
 	printf("memory %d %d\n", use(p, 1), use(q, 2));
 	(void)fflush(stdout);
+	/* It goes and comes again. */
+	free(q);
+	q = malloc(SIZE);
+	if (q == NULL || !use(q, 6))
+		return 1;
 	pid = fork();
 	if (pid == 0)
 		_exit(use(p, 3) ? 7 : 8);

@@ -179,8 +179,10 @@ class Guest(unittest.TestCase):
         self.check('limit-fsize', said=r'vmfault: guest: runs without a limit of memory .*ulimit -f.*\n')
 
     def test_filters(self):
-        self.check('refuse-rings')
-        self.check('refuse-mremap')
+        said = r'vmfault: guest: runs without a limit of memory .*seccomp.*\n'
+        self.check('refuse-rings', said=said)
+        self.check('refuse-mremap', said=said)
+        self.check('refuse-mprotect', said=said)
 
     def test_limits_are_handed_on(self):
         """A shell that sets them runs on, and what it runs has them."""
