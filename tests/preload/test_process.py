@@ -122,10 +122,11 @@ int main(int argc, char **argv)
         with tempfile.TemporaryDirectory() as directory:
             program = build(directory, source)
             self.assertIsNotNone(program)
-            # The confining program itself is managed.
+            # The confining program itself is managed, and from then on without a limit.
             got = run(program, '/bin/echo', 'hello', env=LIMIT)
             self.assertEqual((got.stdout, got.returncode), ('hello\n', 0))
-            self.assertRegex(got.stderr, r'^vmfault: \S+: runs unmanaged: .*\n$')
+            self.assertRegex(got.stderr, r'\Avmfault: program: runs without a limit of memory .*seccomp.*\n'
+                             r'vmfault: echo: runs unmanaged: .*\n\Z')
 
 
 class Guest(unittest.TestCase):
