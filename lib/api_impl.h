@@ -12,6 +12,7 @@ struct vm_map;
 struct vm_map_attr;
 struct vm_object;
 struct vm_pager;
+struct vmf_stats;
 
 /* A range of whole pages that is not empty and does not wrap around. */
 bool api_range_ok(const void *addr, size_t size);
@@ -40,5 +41,8 @@ bool api_frames_for_wired(int error, int *tries);
 /* Map [offset, offset + size) of a pager, shared or private as the VMF_MAP_* in flags say.  => entered */
 int api_map_pager(struct vm_map *, vm_offset_t *va, size_t size, unsigned flags, struct vm_pager *,
     uint64_t offset, vm_prot_t prot, vm_prot_t max_prot);
+
+/* The statistics of now.  => signals blocked; need not have entered, but the library must be running */
+void api_statistics(struct vmf_stats *);
 
 #endif

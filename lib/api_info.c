@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "api_impl.h"
 #include "compress.h"
 #include "io.h"
 #include "kern/handle.h"
@@ -197,43 +198,54 @@ compress_gauges(struct vmf_stats *s)
 /* Members have only been added since 0.1; who knows fewer gets fewer. */
 #define STATS_SIZE_0_1	offsetof(struct vmf_stats, swap_size)
 
-int
-vmf_statistics(struct vmf_stats *stats)
+void
+api_statistics(struct vmf_stats *s)
 {
 	struct physmem_counts pc;
 	struct swap_counts sc;
+
+	memset(s, 0, sizeof(*s));
+	s->size = sizeof(*s);
+#define X(name) s->name = vm_meter_read(VMC_##name);
+	VM_COUNTERS(X)
+#undef X
+	physmem_counts(&pc);
+	s->v_page_count = pc.budget;
+	s->v_free_count = pc.budget - MIN(pc.budget, pc.used);
+	s->v_dirty_free_count = pc.dirty;
+	queue_gauges(s);
+	s->mappings = pmap_mappings();
+	s->mappings_max = pmap_mappings_max();
+	s->objects = vm_object_count();
+	s->entries = vm_map_entry_count();
+	s->snapshots = snapshot_count();
+	s->snapshot_ns_max = snapshot_longest();
+	s->metadata = kmem_bytes();
+	swap_counts(&sc);
+	s->swap_size = sc.size;
+	s->swap_used = sc.used;
+	s->swap_errors = sc.errors;
+	s->io_uring = io_is_uring();
+	s->v_laundry_count = vm_pageout_laundry();
+	compress_gauges(s);
+}
+
+int
+vmf_statistics(struct vmf_stats *stats)
+{
 	struct vmf_stats s;
 	sys_sigset_t old;
+	uint64_t size;
 
 	if (!vm_running())
 		return -ENODEV;
 	if (stats == NULL || (stats->size != sizeof(s) && stats->size != STATS_SIZE_0_1))
 		return -EINVAL;
-	memset(&s, 0, sizeof(s));
-	s.size = stats->size;
+	size = stats->size;
 	trap_enter(&old);
-#define X(name) s.name = vm_meter_read(VMC_##name);
-	VM_COUNTERS(X)
-#undef X
-	physmem_counts(&pc);
-	s.v_page_count = pc.budget;
-	s.v_free_count = pc.budget - MIN(pc.budget, pc.used);
-	s.v_dirty_free_count = pc.dirty;
-	queue_gauges(&s);
-	s.mappings = pmap_mappings();
-	s.mappings_max = pmap_mappings_max();
-	s.objects = vm_object_count();
-	s.entries = vm_map_entry_count();
-	s.snapshots = snapshot_count();
-	s.metadata = kmem_bytes();
-	swap_counts(&sc);
-	s.swap_size = sc.size;
-	s.swap_used = sc.used;
-	s.swap_errors = sc.errors;
-	s.io_uring = io_is_uring();
-	s.v_laundry_count = vm_pageout_laundry();
-	compress_gauges(&s);
+	api_statistics(&s);
 	trap_leave(&old);
-	memcpy(stats, &s, (size_t)s.size);
+	s.size = size;
+	memcpy(stats, &s, (size_t)size);
 	return 0;
 }

@@ -13,7 +13,6 @@
 #include <errno.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/resource.h>
 
 #include "kern/assert.h"
 #include "kern/event.h"
@@ -123,7 +122,6 @@ int
 physmem_init(uint64_t budget_pages, uint64_t max_span)
 {
 	uint64_t n = MIN(MACHDEP_FRAME_SPACE, max_span);
-	struct rlimit rl;
 	int error;
 
 	memset(&pm, 0, sizeof(pm));
@@ -135,8 +133,7 @@ physmem_init(uint64_t budget_pages, uint64_t max_span)
 		return pm.fd;
 
 	/* Past this limit ftruncate would raise SIGXFSZ. */
-	if (getrlimit(RLIMIT_FSIZE, &rl) == 0 && rl.rlim_cur != RLIM_INFINITY)
-		n = MIN(n, (uint64_t)rl.rlim_cur >> PAGE_SHIFT);
+	n = MIN(n, sys_file_limit() >> PAGE_SHIFT);
 	n &= ~(((uint64_t)1 << RUN_SHIFT) - 1);		/* whole blocks */
 	for (error = -ENOMEM; n >= LEAST_SPACE; n /= 2) {
 		error = sys_ftruncate(pm.fd, n << PAGE_SHIFT);
@@ -181,6 +178,14 @@ physmem_fini(void)
 	(void)sys_munmap(pm.used, bitmaps_bytes());
 	slab_fini(&pm.extents);
 	(void)sys_close(pm.fd);
+}
+
+int
+physmem_forked(int fd)
+{
+	(void)sys_close(pm.fd);
+	pm.fd = fd;
+	return window_init(fd, pm.nframes);
 }
 
 int

@@ -45,6 +45,12 @@ int physmem_init(uint64_t budget_pages, uint64_t max_span);	/* 0 or -errno */
 void physmem_fini(void);
 int physmem_fd(void);
 
+/* physmem_fork.c: another memfd, which holds what this one does in frames that are used.  0 or -errno */
+int physmem_copy_all(int *fd);
+int physmem_copy_frame(int fd, vm_pfn_t);	/* one frame's bytes; 0 or -errno */
+/* In a forked child: that is the memfd from now on.  => the old window is gone.  0 or -errno */
+int physmem_forked(int fd);
+
 /* Reserve npages frames, aligned as large as the run is, up to 1 GB.  false: none that long is free. */
 bool physmem_reserve(uint32_t npages, struct physmem_home *);
 void physmem_unreserve(struct physmem_home *);

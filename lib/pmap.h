@@ -123,10 +123,18 @@ extern const struct pmap_ops pmap_mmap_ops;	/* mmap anew for every change */
 void pmap_init(const struct pmap_ops *, uint32_t budget);
 int pmap_start(void);		/* its thread; 0 or -errno.  Without it what is parked stays until the end */
 void pmap_stop(void);
+void pmap_hold(void);		/* its thread changes nothing until pmap_go_on() */
+void pmap_go_on(void);
+/*
+ * In a forked child, which has its own frames at the same places, and in the pmap's range only address space:
+ * map what is wired, forget all else.  0 or -errno
+ */
+int pmap_forked(struct pmap *);
+void park_forked(void);		/* ... before all others: what was parked is gone */
 struct pmap *pmap_create(vm_offset_t base, vm_size_t size);	/* => the range is reserved; null: no memory */
 void pmap_destroy(struct pmap *);				/* => nothing is mapped any more */
 void pmap_fini(void);						/* => every pmap is destroyed */
-void pmap_forked(void);						/* in the child: let go of what it has no use for */
+void pmap_views_forked(bool again);				/* in a child: no views, or again what it takes for them */
 
 /*
  * Enter n pages from va: pte[i] says frame, rights and wiring of page i; 0 leaves page i

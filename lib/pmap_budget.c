@@ -274,9 +274,12 @@ pmap_fini(void)
 }
 
 void
-pmap_forked(void)
+pmap_views_forked(bool again)
 {
 	view_fini();
+	/* What was open tells of the parent's memory. */
+	if (again && pmap_ops->view)
+		(void)view_init();
 }
 
 void

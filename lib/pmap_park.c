@@ -68,6 +68,7 @@ static struct {
 	TAILQ_HEAD(, park) parks;	/* the oldest first */
 	_Atomic uint32_t nparks;	/* a look without the lock is a hint */
 	bool reaping;			/* somebody is at the first one */
+	bool held;			/* nobody is to be */
 	vm_offset_t spare, spare_end;	/* reserved for the next one; 0: nothing */
 	struct slab slab;
 	pthread_t thread;
@@ -82,7 +83,7 @@ park_init(void)
 	kmutex_init(&pk.lock, RANK_PARK);
 	TAILQ_INIT(&pk.parks);
 	atomic_store(&pk.nparks, 0);
-	pk.reaping = false;
+	pk.reaping = pk.held = false;
 	pk.spare = pk.spare_end = 0;
 	slab_init(&pk.slab, "park", sizeof(struct park), 8);
 }
@@ -264,7 +265,7 @@ park_reap(void)
 	struct park *p;
 
 	kmutex_lock(&pk.lock);
-	p = pk.reaping ? NULL : TAILQ_FIRST(&pk.parks);
+	p = pk.reaping || pk.held ? NULL : TAILQ_FIRST(&pk.parks);
 	pk.reaping = pk.reaping || p != NULL;
 	kmutex_unlock(&pk.lock);
 	if (p == NULL)
@@ -340,6 +341,50 @@ pmap_stop(void)
 	atomic_store(&pk.stop, true);
 	event_wake(&pk.work);
 	alone_join(pk.thread);
+}
+
+static bool
+hold(bool held)
+{
+	bool reaping;
+
+	kmutex_lock(&pk.lock);
+	pk.held = held;
+	reaping = pk.reaping;
+	kmutex_unlock(&pk.lock);
+	return reaping;
+}
+
+void
+pmap_hold(void)
+{
+	while (hold(true))
+		sys_yield();
+}
+
+void
+pmap_go_on(void)
+{
+	(void)hold(false);
+}
+
+/* The aliases have not come along.  Now, for what the kernel maps next may lie where they were. */
+void
+park_forked(void)
+{
+	struct park *p;
+
+	kmutex_init(&pk.lock, RANK_PARK);
+	while ((p = TAILQ_FIRST(&pk.parks)) != NULL) {
+		(void)sys_munmap((void *)p->start, p->end - p->start);
+		TAILQ_REMOVE(&pk.parks, p, link);
+		atomic_fetch_sub(&pk.nparks, 1);
+		atomic_fetch_sub(&pmap_total_runs, PARK_RUNS);
+		slab_free(&pk.slab, p);
+	}
+	(void)sys_munmap((void *)pk.spare, pk.spare_end - pk.spare);
+	pk.spare = pk.spare_end = 0;
+	pk.held = false;
 }
 
 const struct pmap_ops *

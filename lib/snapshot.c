@@ -24,6 +24,7 @@
 #include "kern/event.h"
 #include "kern/probe.h"
 #include "kern/slab.h"
+#include "kern/sys.h"
 #include "snapshot.h"
 #include "snapshot_impl.h"
 #include "task.h"
@@ -33,6 +34,7 @@
 #include "vm_view.h"
 
 static _Atomic uint64_t serials;
+static _Atomic uint64_t longest;	/* nanoseconds that a snapshot took */
 
 int
 errno_of(enum kern_return result)
@@ -59,6 +61,13 @@ void
 snapshot_fini(void)
 {
 	KASSERT(snapshot_count() == 0);
+	atomic_store(&longest, 0);
+}
+
+uint64_t
+snapshot_longest(void)
+{
+	return atomic_load_explicit(&longest, memory_order_relaxed);
 }
 
 uint64_t
@@ -295,10 +304,23 @@ readable(struct map_set *set, const struct vmf_range *r, size_t n)
 	return true;
 }
 
+/* A snapshot has been taken that was begun at this time. */
+static void
+count_snapshot(uint64_t began)
+{
+	uint64_t took = sys_clock() - began, most = snapshot_longest();
+
+	vm_count(v_snapshots);
+	vm_count_n(v_snapshot_ns, took);
+	while (took > most && !atomic_compare_exchange_weak(&longest, &most, took))
+		continue;
+}
+
 int
 snapshot_create(const struct vmf_range *ranges, size_t n, uint64_t *name)
 {
 	size_t bytes = sizeof(struct snapshot) + n * sizeof(struct vmf_range);
+	uint64_t began = sys_clock();
 	struct vm_cut cut;
 	struct snapshot *snap;
 	struct map_set set;
@@ -347,7 +369,7 @@ snapshot_create(const struct vmf_range *ranges, size_t n, uint64_t *name)
 	if (error != 0)
 		destroy(&snap->handle);
 	else
-		vm_count(v_snapshots);
+		count_snapshot(began);
 	return error;
 }
 

@@ -19,6 +19,7 @@ struct snapshot;
 void snapshot_fini(void);
 void snapshot_release_all(void);
 uint64_t snapshot_count(void);
+uint64_t snapshot_longest(void);	/* nanoseconds that taking one took, at most */
 
 /* ranges: n of them, in memory of the library's, aligned, not empty, not wrapping. */
 int snapshot_create(const struct vmf_range *ranges, size_t n, uint64_t *name);

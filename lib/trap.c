@@ -32,6 +32,7 @@
 #include <ucontext.h>
 #include <unistd.h>
 
+#include "fork.h"
 #include "kern/assert.h"
 #include "kern/lock.h"
 #include "machdep.h"
@@ -49,6 +50,8 @@ static struct kmutex chain_lock;
 static __thread unsigned depth __attribute__((__tls_model__("initial-exec")));
 static __thread bool put_off __attribute__((__tls_model__("initial-exec")));
 static __thread siginfo_t put_off_info __attribute__((__tls_model__("initial-exec")));
+
+bool (*trap_first)(void *);
 
 static pthread_key_t altstack_key;
 static bool altstack_key_made;
@@ -81,13 +84,15 @@ void
 trap_enter(sys_sigset_t *old)
 {
 	sys_block(old);
-	depth++;
+	if (depth++ == 0)
+		fork_enter();
 }
 
 void
 trap_leave(const sys_sigset_t *old)
 {
-	depth--;
+	if (--depth == 0)
+		fork_leave();
 	locks_assert_none();
 	if (depth == 0 && put_off) {
 		siginfo_t info = put_off_info;
@@ -192,6 +197,9 @@ handler(int sig, siginfo_t *si, void *context)
 	sys_sigset_t old;
 	siginfo_t info;
 
+	/* It is no fault of memory, and may be where we call libc. */
+	if (type == VM_PROT_NONE && si->si_code > 0 && trap_first != NULL && trap_first(context))
+		return;
 	if (depth != 0) {
 		if (si->si_code <= 0) {		/* somebody's kill(); not while we hold locks */
 			put_off_info = *si;

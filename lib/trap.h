@@ -21,6 +21,13 @@ void trap_fini(void);		/* give them back, where they are still ours */
 void trap_enter(sys_sigset_t *old);
 void trap_leave(const sys_sigset_t *old);
 
+/*
+ * For who puts traps of his own into code (the shim's gate): called for each SIGSEGV of the processor's that is no
+ * page fault, wherever.  true: the handler returns to the context as it is now.  Null: nobody.  Set before
+ * trap_init().
+ */
+extern bool (*trap_first)(void *context);
+
 int trap_sigaction(int sig, const struct sigaction *, struct sigaction *);
 int trap_thread_attach(void);
 int trap_thread_detach(void);

@@ -51,10 +51,8 @@ static struct {
 	pthread_t thread;
 	_Atomic bool stop;
 	char work;			/* its address: what the thread waits on */
-#ifdef VMF_TESTING
-	_Atomic bool hold;		/* a test wants nobody to move */
+	_Atomic bool hold;		/* nobody is to move */
 	_Atomic int steps;		/* under way */
-#endif
 } hc;
 
 void
@@ -230,7 +228,6 @@ step(void)
 	return came;
 }
 
-#ifdef VMF_TESTING
 uint32_t
 vm_homecoming_step(void)
 {
@@ -249,13 +246,13 @@ vm_homecoming_hold(bool hold)
 	while (hold && atomic_load(&hc.steps) != 0)
 		sys_yield();
 }
-#else
-uint32_t
-vm_homecoming_step(void)
+/* => it was held */
+void
+vm_homecoming_forked(void)
 {
-	return step();
+	kmutex_init(&hc.lock, RANK_AWAY);
+	atomic_store(&hc.hold, false);
 }
-#endif
 
 static bool
 in_the_way(void)

@@ -4,7 +4,7 @@
  * Starting and ending, bottom up and top down; and what fork() leaves to a child: nothing.
  *
  * Managed memory is mapped shared, so after a plain fork() parent and child would write to the same
- * frames.  Until the library can do better, the child has none of it: its ranges are made
+ * frames.  Unless it is to have a copy (fork.h), the child has none of it: its ranges are made
  * inaccessible before fork() returns there, and every call says -ENODEV.
  */
 
@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "compress.h"
+#include "fork.h"
 #include "kern/alone.h"
 #include "kern/assert.h"
 #include "kern/handle.h"
@@ -41,6 +42,7 @@
 #include "vm_pageout.h"
 #include "vm_view.h"
 #include "vm_pager.h"
+#include "vm_publish.h"
 #include "vmfault.h"
 #include "vnode.h"
 
@@ -71,9 +73,26 @@ vm_running(void)
 }
 
 static void
+before_fork(void)
+{
+	if (vm_running() && !fork_by_hand())
+		(void)fork_prepare();
+}
+
+static void
+after_fork(void)
+{
+	if (!fork_by_hand())
+		fork_parent(false);
+}
+
+static void
 forked(void)
 {
 	if (atomic_load(&state) == STOPPED)
+		return;
+	fork_child();
+	if (fork_child_threads())
 		return;
 	atomic_store(&state, FORKED);
 	alone_forked();
@@ -81,7 +100,8 @@ forked(void)
 	window_forked();
 	io_forked();
 	swap_forked();
-	pmap_forked();
+	pmap_views_forked(false);
+	vm_publish_forked();
 	(void)sys_close(physmem_fd());
 }
 
@@ -294,7 +314,7 @@ vm_init(const struct vmf_config *config)
 	trap_enter(&old);
 	error = start(&c);
 	if (error == 0 && !atomic_exchange(&atfork_registered, true))
-		(void)pthread_atfork(NULL, NULL, forked);
+		(void)pthread_atfork(before_fork, after_fork, forked);
 	atomic_store(&state, error == 0 ? RUNNING : STOPPED);
 	trap_leave(&old);
 	return error;
@@ -337,6 +357,7 @@ vm_fini(void)
 	user_pager_fini();
 	vnode_fini();
 	stop_threads();
+	vm_publish_stop();
 	vm_clean_fini();
 	trap_fini();
 	stop_modules();

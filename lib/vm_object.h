@@ -206,9 +206,8 @@ uint32_t vm_homecoming_step(void);			/* bring a few home; how many.  => no objec
 void vm_homecoming_init(void);
 int vm_homecoming_start(void);				/* the thread; 0 or -errno */
 void vm_homecoming_stop(void);
-#ifdef VMF_TESTING
-void vm_homecoming_hold(bool);				/* for the audit: have nobody moved, or go on */
-#endif
+void vm_homecoming_hold(bool);				/* have nobody moved, or go on */
+void vm_homecoming_forked(void);			/* in a child */
 void vm_home_init(void);
 void vm_home_fini(void);
 /*

@@ -44,6 +44,7 @@
 #include "vm_pager.h"
 #include "vm_view.h"
 #include "vm_pdpolicy.h"
+#include "vm_publish.h"
 
 #define NWASHES			32	/* transfers in flight */
 #define LAUNDRY_SHARE		8	/* of all frames: that many may be in them */
@@ -81,9 +82,9 @@ static struct {
 	_Atomic bool resizing;			/* one at a time; its address: what the next one waits on */
 	_Atomic bool shrinking;			/* a smaller budget is tried, and may be put back */
 	_Atomic uint32_t budgets;		/* times that the budget was set, ever */
+	struct hold hold;
 #ifdef VMF_TESTING
 	_Atomic bool asleep;			/* with nothing to do */
-	struct hold hold;
 #endif
 } pd = { .laundry = { .wash = washes, .nwashes = NWASHES, .evict = evict_washed } };
 
@@ -354,13 +355,11 @@ run_pass(struct pass *p)
 	}
 }
 
-/* Stop, while a test wants that, where nothing is in hand.  => no lock held */
+/* Stop, while somebody wants that, where nothing is in hand.  => no lock held */
 static void
 stand(void)
 {
-#ifdef VMF_TESTING
 	hold_here(&pd.hold);
-#endif
 }
 
 static void
@@ -392,6 +391,7 @@ work(void)
 			futile = 0;
 			continue;
 		}
+		vm_publish_answer();
 		p.desperate = futile == FUTILE_PASSES - 1 && physmem_free_count() == 0;
 		if (!enough())
 			run_pass(&p);
@@ -421,12 +421,21 @@ work(void)
 		atomic_store(&pd.rest_until, sys_clock() + (uint64_t)REST_NS);
 }
 
+/* The daemon sleeps on its event, or on the bell of those who watch it (vm_publish.h). */
+static void
+rouse(void)
+{
+	event_wake(&pd);
+	vm_publish_ring();
+}
+
 static void *
 run(void *arg)
 {
 	(void)arg;
 	while (!atomic_load(&pd.stop)) {
-		uint32_t ticket = event_prepare(&pd);
+		bool published = vm_publish_running();
+		uint32_t ticket = published ? vm_publish_prepare() : event_prepare(&pd);
 
 		stand();
 		if (atomic_exchange(&pd.wanted, false)) {
@@ -441,7 +450,10 @@ run(void *arg)
 			int64_t wait = physmem_trim();
 
 			set_asleep(true);
-			(void)event_wait(&pd, ticket, wait);
+			if (published)
+				vm_publish_wait(ticket, wait);
+			else
+				(void)event_wait(&pd, ticket, wait);
 			set_asleep(false);
 		}
 	}
@@ -486,7 +498,7 @@ void
 vm_pageout_stop(void)
 {
 	atomic_store(&pd.stop, true);
-	event_wake(&pd);
+	rouse();
 	event_wake(&pd.laundry);
 	alone_join(pd.thread);
 }
@@ -495,7 +507,7 @@ static void
 wake(void)
 {
 	atomic_store(&pd.wanted, true);
-	event_wake(&pd);
+	rouse();
 }
 
 void
@@ -509,7 +521,13 @@ vm_pageout_kick(void)
 void
 vm_pageout_trim(void)
 {
-	event_wake(&pd);
+	rouse();
+}
+
+void
+vm_pageout_published(void)
+{
+	rouse();
 }
 
 uint64_t
@@ -518,12 +536,11 @@ vm_pageout_laundry(void)
 	return atomic_load(&pd.laundry.pages);
 }
 
-#ifdef VMF_TESTING
 void
 vm_pageout_hold(void)
 {
 	hold_begin(&pd.hold);
-	event_wake(&pd);
+	rouse();
 	event_wake(&pd.laundry);
 	hold_wait(&pd.hold);
 }
@@ -534,6 +551,17 @@ vm_pageout_go_on(void)
 	hold_end(&pd.hold);
 }
 
+void
+vm_pageout_forked(void)
+{
+	KASSERT(atomic_load(&pd.laundry.sent) == 0);
+	hold_forked(&pd.hold);
+	atomic_store(&pd.asked, 0);
+	atomic_store(&pd.resizing, false);
+	atomic_store(&pd.shrinking, false);
+}
+
+#ifdef VMF_TESTING
 bool
 vm_pageout_rests(void)
 {

@@ -55,15 +55,18 @@ bool vm_wait_frames(uint64_t n);
  */
 bool vm_pageout_resize(uint64_t page_count);
 
+void vm_pageout_published(void);		/* there is a page (vm_publish.h): the daemon looks after it */
 uint64_t vm_pageout_laundry(void);		/* pages that are being written for the daemon */
 
-#ifdef VMF_TESTING
 /*
- * For the audit: stop the daemon where it has nothing in hand but transfers, and let it go on.
+ * For fork() and the audit: stop the daemon where it has nothing in hand but transfers, and let it go on.
  * => it runs; the calling thread holds no lock
  */
 void vm_pageout_hold(void);
 void vm_pageout_go_on(void);
+void vm_pageout_forked(void);			/* in a child: there is no thread any more */
+
+#ifdef VMF_TESTING
 /* It sleeps, unwoken, and no transfer of its is under way.  => nobody else is in the library */
 bool vm_pageout_rests(void);
 #endif

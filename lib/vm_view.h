@@ -82,10 +82,11 @@ void vm_view_cut(struct vm_object *, vm_pindex_t lo, vm_pindex_t hi, struct vm_o
 void vm_view_still(struct vm_object *);
 /* Memory is short: bring some home.  false: there is nothing.  => nothing locked */
 bool vm_view_reclaim(void);
-#ifdef VMF_TESTING
-void vm_view_hold(void);		/* have the keeper stand still */
+void vm_view_hold(void);		/* have the keeper stand still: no view is busy by it */
 void vm_view_go_on(void);
+#ifdef VMF_TESTING
 void vm_view_step(void);		/* do what it would with the next view.  => it stands still */
 #endif
+void vm_view_forked(void);		/* in a child */
 
 #endif

@@ -32,9 +32,8 @@ struct vm_views {
 	pthread_t thread;
 	_Atomic bool stop;
 	char work;			/* its address: what the keeper waits on */
-#ifdef VMF_TESTING
+	_Atomic bool running;		/* there is that thread */
 	struct hold hold;
-#endif
 };
 
 extern struct vm_views vv;

@@ -199,16 +199,20 @@ vm_view_reclaim(void)
 int
 vm_view_start(void)
 {
+	int error;
+
 	atomic_store(&vv.stop, false);
 	if (!pmap_has_views())
 		return 0;
-	return alone_thread(&vv.thread, keeper);
+	error = alone_thread(&vv.thread, keeper);
+	atomic_store(&vv.running, error == 0);
+	return error;
 }
 
 void
 vm_view_stop(void)
 {
-	if (!pmap_has_views())
+	if (!atomic_exchange(&vv.running, false))
 		return;
 	atomic_store(&vv.stop, true);
 	event_wake(&vv.work);
@@ -225,11 +229,12 @@ vm_view_step(void)
 	if (v != NULL)
 		(void)keep(v, &hurry);
 }
+#endif
 
 void
 vm_view_hold(void)
 {
-	if (!pmap_has_views())
+	if (!atomic_load(&vv.running))
 		return;
 	hold_begin(&vv.hold);
 	event_wake(&vv.work);
@@ -241,4 +246,12 @@ vm_view_go_on(void)
 {
 	hold_end(&vv.hold);
 }
-#endif
+
+/* => the keeper was held, and no view is left */
+void
+vm_view_forked(void)
+{
+	kmutex_init(&vv.lock, RANK_VIEW);
+	atomic_store(&vv.running, false);
+	hold_forked(&vv.hold);
+}

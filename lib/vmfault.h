@@ -498,10 +498,37 @@ struct vmf_stats {
 	uint64_t v_homed;		/* counter: pages brought back to their home frames, so that
 					   fewer mappings hold them */
 	uint64_t v_already;		/* counter: faults that another thread had resolved by then */
+	uint64_t v_snapshot_ns;		/* counter: nanoseconds that snapshots took, all together ... */
+	uint64_t snapshot_ns_max;	/* ... and the one that took longest */
 };
 
 /* -EINVAL	stats->size is not that of a known version */
 VMF_API int vmf_statistics(struct vmf_stats *stats);
+
+/*
+ * The name of the i-th member of struct vmf_stats, not counting size: "v_vm_faults" for 0.  Null past the
+ * last one that the library has.  Never fails, at any time; async-signal-safe.
+ */
+VMF_API const char *vmf_statistics_name(size_t i);
+
+/* A number of the program's own, to be shown beside those of struct vmf_stats. */
+struct vmf_counter {
+	char name[24];			/* of letters, digits and _, with its end */
+	const uint64_t *value;		/* aligned; not in managed memory */
+};
+#define VMF_COUNTERS_MAX	64
+
+/*
+ * Let others watch: from now on, until vmf_fini(), `vmfault stat' can read the statistics of this process,
+ * and n counters of its own, which are read whenever somebody asks (n may be 0).  It costs nothing as
+ * long as nobody does.  Who may read /proc/PID/fd of the process can ask: the same user, and root.  Takes
+ * a descriptor, which must stay open.
+ *
+ * -EINVAL	more than VMF_COUNTERS_MAX, or a name or an address that is none
+ * -EALREADY	it was called before
+ * -ENOMEM	no memory (also -EMFILE, -ENFILE: no descriptor left)
+ */
+VMF_API int vmf_publish(const struct vmf_counter *counters, size_t n);
 
 /*
  * Pagers of the user's own

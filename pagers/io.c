@@ -15,9 +15,11 @@
 #include "io.h"
 
 #include <errno.h>
+#include <stdatomic.h>
 
 #include "io_impl.h"
 #include "kern/assert.h"
+#include "kern/event.h"
 #include "kern/lock.h"
 #include "vm_page.h"
 
@@ -25,6 +27,7 @@ static struct {
 	struct kmutex lock;		/* RANK_IO; guards the queue and stop */
 	STAILQ_HEAD(, io) queue;
 	bool stop;
+	_Atomic uint64_t pending;	/* started, and their done() has not returned */
 	const struct io_engine_ops *engine;	/* constant after io_init() */
 } io;
 
@@ -62,6 +65,35 @@ void
 io_forked(void)
 {
 	io.engine->forked();
+}
+
+int
+io_restart(void)
+{
+	bool uring = io_is_uring();
+
+	io_forked();
+	return io_init(uring ? IO_ENGINE_AUTO : IO_ENGINE_SYSCALLS);
+}
+
+void
+io_end(struct io *x)
+{
+	x->done(x);
+	if (atomic_fetch_sub(&io.pending, 1) == 1)
+		event_wake(&io.pending);
+}
+
+void
+io_drain(void)
+{
+	for (;;) {
+		uint32_t ticket = event_prepare(&io.pending);
+
+		if (atomic_load(&io.pending) == 0)
+			return;
+		(void)event_wait(&io.pending, ticket, EVENT_FOREVER);
+	}
 }
 
 bool
@@ -102,6 +134,7 @@ io_start(struct io *x)
 	KASSERT(x->len > 0 && x->done != NULL);
 	KASSERT(!io_has_frames(x->op) || x->len <= (size_t)x->n << PAGE_SHIFT);
 	x->moved = 0;
+	atomic_fetch_add(&io.pending, 1);
 	kmutex_lock(&io.lock);
 	KASSERT(!io.stop);
 	first = STAILQ_EMPTY(&io.queue);	/* else who was woken has yet to come */

@@ -67,11 +67,13 @@ struct io {
 int io_init(enum io_engine);		/* 0 or -errno */
 void io_fini(void);			/* => nothing is under way */
 void io_forked(void);			/* in a forked child, which has none of it */
+int io_restart(void);			/* ... until it has an engine again; 0 or -errno */
 bool io_is_uring(void);
 
 /* The result.  => no lock held; EAGAIN and ENOMEM may pass */
 int64_t io_run(struct io *);
 /* => locks of a lower rank than RANK_IO may be held */
 void io_start(struct io *);
+void io_drain(void);			/* wait for all that was started.  => nobody starts more */
 
 #endif

@@ -21,6 +21,7 @@ struct io_engine_ops {
 extern const struct io_engine_ops io_uring_engine, io_threads_engine;
 
 struct io *io_queue_take(void);		/* null: empty */
+void io_end(struct io *);		/* it is made: done() */
 bool io_stopping(void);			/* what is still queued is to be done first */
 
 /* One system call's worth of a transfer. */

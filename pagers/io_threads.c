@@ -27,7 +27,7 @@ work(void *arg)
 
 		if (x != NULL) {
 			(void)io_run(x);
-			x->done(x);
+			io_end(x);
 		} else if (stop) {
 			return NULL;
 		} else {

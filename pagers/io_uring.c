@@ -112,6 +112,7 @@ set_up(void)
 		io_uring_queue_exit(&u.ring);
 		return error;
 	}
+	u.ring.ring_fd = u.ring.enter_ring_fd = sys_own(u.ring.ring_fd);
 	(void)io_uring_register_ring_fd(&u.ring);	/* saves a little; not all kernels can */
 	return 0;
 }
@@ -163,7 +164,7 @@ arrive(struct flight *f)
 
 	f->io = NULL;
 	u.nflights--;
-	x->done(x);
+	io_end(x);
 }
 
 static void

@@ -65,6 +65,7 @@ struct transfer {
 
 static struct {
 	int fd;				/* constant; -1: no swap */
+	bool direct;			/* constant: past the page cache */
 	uint32_t nslots;		/* constant */
 	struct slab pagers, blocks, transfers;
 	_Atomic uint64_t errors;
@@ -470,9 +471,11 @@ swap_init(const char *path, uint64_t size, bool direct)
 	error = swap_slots_init(fd, swap.nslots, ours);
 	if (error != 0) {
 		(void)sys_close(fd);
+		swap_file_close();
 		return error;
 	}
 	swap.fd = fd;
+	swap.direct = direct;
 	atomic_store(&swap.errors, 0);
 	slab_init(&swap.pagers, "swap_pager", sizeof(struct swap_pager), 8);
 	slab_init(&swap.blocks, "swap_block", sizeof(struct block), 8);
@@ -490,7 +493,63 @@ swap_fini(void)
 	slab_fini(&swap.blocks);
 	slab_fini(&swap.transfers);
 	(void)sys_close(swap.fd);
+	swap_file_close();
 	swap.fd = -1;
+}
+
+/* n slots in a row. */
+static int
+copy_slots(int to, char *buf, uint32_t slot, uint32_t n)
+{
+	while (n > 0) {
+		uint32_t k = MIN(n, SWAP_CHUNK);
+		uint64_t at = (uint64_t)slot << PAGE_SHIFT;
+		int64_t got = sys_pread(swap.fd, buf, (size_t)k << PAGE_SHIFT, at), put;
+
+		/* The file may end before a slot that was given but not written. */
+		if (got <= 0)
+			return (int)got;
+		put = sys_pwrite(to, buf, round_page((size_t)got), at);
+		if (put < 0)
+			return (int)put;
+		k = (uint32_t)(MIN(put, got) >> PAGE_SHIFT);
+		if (k == 0)
+			return -EIO;
+		slot += k;
+		n -= k;
+	}
+	return 0;
+}
+
+int
+swap_copy_all(int *fd)
+{
+	uint32_t slot = 1, n;
+	int error = 0;
+	char *buf;
+
+	*fd = -1;
+	if (swap.fd < 0)
+		return 0;
+	buf = kmem_alloc((size_t)SWAP_CHUNK << PAGE_SHIFT);
+	if (buf == NULL)
+		return -ENOMEM;
+	*fd = swap_file_another(swap.direct);
+	error = MIN(*fd, 0);
+	for (; error == 0 && (n = swap_slots_next(&slot)) != 0; slot += n)
+		error = copy_slots(*fd, buf, slot, n);
+	kmem_free(buf, (size_t)SWAP_CHUNK << PAGE_SHIFT);
+	return error;
+}
+
+void
+swap_forked_copy(int fd)
+{
+	if (swap.fd < 0)
+		return;
+	(void)sys_close(swap.fd);
+	swap.fd = fd;
+	swap_slots_forked(fd);
 }
 
 void

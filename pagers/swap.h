@@ -23,6 +23,12 @@ struct vm_pager;
  */
 int swap_init(const char *path, uint64_t size, bool direct);
 void swap_fini(void);			/* => all pagers are gone */
+/*
+ * Before a fork: another file in the same directory, which holds what this one does; and in the child: that is
+ * it from now on.  -1: there is no swap.  0 or -errno.  => no transfer is under way
+ */
+int swap_copy_all(int *fd);
+void swap_forked_copy(int fd);
 void swap_forked(void);			/* in a forked child, which has none of it */
 
 /* For vm_default_pager_set(). */

@@ -13,37 +13,33 @@
 #include <limits.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
 #include <sys/stat.h>
 
 #include "kern/sys.h"
 #include "kern/types.h"
 #include "swap_impl.h"
 
-#define NAME	"/vmfault-swap-"
+#define NAME	"vmfault-swap-"
+
+static int where = -1;			/* the directory that the next one will be in; no path of it may last */
 
 /* A file in the directory that was never seen there; or only for a moment, where the file system knows no such. */
 static int
-open_unnamed(const char *dir, int flags)
+open_unnamed(int dir, int flags)
 {
-	int fd = sys_open(dir, O_TMPFILE | O_RDWR | flags), error;
-	char path[PATH_MAX];
-	size_t len = strlen(dir);
+	int fd = sys_openat(dir, ".", O_TMPFILE | O_RDWR | flags), error;
+	char path[sizeof(NAME) + 16] = NAME;
+	size_t len = sizeof(NAME) - 1;
 
 	if (fd != -EOPNOTSUPP && fd != -EISDIR && fd != -ENOENT)
 		return fd;
-	if (len + sizeof(NAME) + 16 > sizeof(path))
-		return -ENAMETOOLONG;
-	memcpy(path, dir, len);
-	memcpy(path + len, NAME, sizeof(NAME) - 1);
-	len += sizeof(NAME) - 1;
 	for (uint64_t x = sys_clock() ^ (uint64_t)sys_getpid() << 40, i = 0; i < 16; i++, x >>= 4)
 		path[len++] = "0123456789abcdef"[x & 15];
 	path[len] = '\0';
-	fd = sys_open(path, O_CREAT | O_EXCL | O_NOFOLLOW | O_RDWR | flags);
+	fd = sys_openat(dir, path, O_CREAT | O_EXCL | O_NOFOLLOW | O_RDWR | flags);
 	if (fd < 0)
 		return fd;
-	error = sys_unlink(path);
+	error = sys_unlinkat(dir, path);
 	if (error != 0) {
 		(void)sys_close(fd);
 		return error;
@@ -88,35 +84,51 @@ open_given(const char *path, int flags, uint64_t *size)
 	return (int)have;
 }
 
-static bool
-is_directory(const char *path)
+static const char *
+usual_place(void)
 {
-	int fd = sys_open(path, O_PATH | O_DIRECTORY);
+	const char *path = secure_getenv("TMPDIR");
+	int fd = path != NULL && *path != '\0' ? sys_open(path, O_PATH | O_DIRECTORY) : -ENOENT;
 
 	if (fd >= 0)
 		(void)sys_close(fd);
-	return fd >= 0;
+	return fd >= 0 ? path : "/var/tmp";
+}
+
+int
+swap_file_another(bool direct)
+{
+	return where >= 0 ? open_unnamed(where, direct ? O_DIRECT : 0) : -ENOENT;
+}
+
+void
+swap_file_close(void)
+{
+	if (where >= 0)
+		(void)sys_close(where);
+	where = -1;
 }
 
 int
 swap_file_open(const char *path, uint64_t *size, bool direct, bool *ours)
 {
 	int flags = direct ? O_DIRECT : 0, fd;
-	struct rlimit rl;
 
-	if (path == NULL) {
-		path = secure_getenv("TMPDIR");
-		if (path == NULL || *path == '\0' || !is_directory(path))
-			path = "/var/tmp";
+	where = sys_open(path != NULL ? path : usual_place(), O_PATH | O_DIRECTORY);
+	*ours = where >= 0;
+	if (*ours) {
+		fd = *size != 0 ? open_unnamed(where, flags) : -EINVAL;
+	} else {
+		fd = open_given(path != NULL ? path : usual_place(), flags, size);
+		where = sys_open(usual_place(), O_PATH | O_DIRECTORY);
 	}
-	*ours = is_directory(path);
-	fd = *ours ? (*size != 0 ? open_unnamed(path, flags) : -EINVAL) : open_given(path, flags, size);
 	/* Past this limit a write would raise SIGXFSZ. */
-	if (getrlimit(RLIMIT_FSIZE, &rl) == 0 && rl.rlim_cur != RLIM_INFINITY)
-		*size = MIN(*size, (uint64_t)rl.rlim_cur);
+	*size = MIN(*size, sys_file_limit());
 	if (fd >= 0 && *size >> PAGE_SHIFT < SWAP_LEAST) {
 		(void)sys_close(fd);
-		return -EINVAL;
+		fd = -EINVAL;
 	}
+	if (fd < 0)
+		swap_file_close();
 	return fd;
 }

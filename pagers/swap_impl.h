@@ -18,10 +18,17 @@
 /* A descriptor or -errno.  *size as in swap_init(), then what there is; *ours: the file has no name. */
 int swap_file_open(const char *path, uint64_t *size, bool direct, bool *ours);
 
+/* The same again, without a name, where the last one was or would have been.  A descriptor or -errno. */
+int swap_file_another(bool direct);
+void swap_file_close(void);		/* forget that place */
+
 /* punch: freed chunks are given back to the file system. */
 int swap_slots_init(int fd, uint32_t nslots, bool punch);
 void swap_slots_fini(void);
 uint64_t swap_slots_used(void);
+/* The first slots in a row that are in use, from *slot on: *slot, and how many.  0: there are none. */
+uint32_t swap_slots_next(uint32_t *slot);
+void swap_slots_forked(int fd);		/* the file is another one */
 
 /* Each takes a slot, or returns 0.  None of them blocks. */
 uint32_t swap_slot_new(uint32_t i);		/* the ith of a chunk of which all are free */

@@ -276,6 +276,29 @@ swap_slots_used(void)
 	return n;
 }
 
+uint32_t
+swap_slots_next(uint32_t *slot)
+{
+	uint32_t s = *slot, n = 0;
+
+	kmutex_lock(&ss.lock);
+	while (s / SWAP_CHUNK < ss.limit && (ss.used[s / SWAP_CHUNK] >> (s % SWAP_CHUNK) & 1) == 0)
+		s = ss.used[s / SWAP_CHUNK] == 0 ? (s / SWAP_CHUNK + 1) * SWAP_CHUNK : s + 1;
+	while ((s + n) / SWAP_CHUNK < ss.limit && (ss.used[(s + n) / SWAP_CHUNK] >> ((s + n) % SWAP_CHUNK) & 1) != 0)
+		n++;
+	kmutex_unlock(&ss.lock);
+	*slot = s;
+	return n;
+}
+
+void
+swap_slots_forked(int fd)
+{
+	KASSERT(!ss.punching);
+	ss.hole.fd = fd;
+	ss.punch = true;
+}
+
 int
 swap_slots_init(int fd, uint32_t nslots, bool punch)
 {

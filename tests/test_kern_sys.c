@@ -139,7 +139,7 @@ START_TEST(errors_are_negative_and_errno_is_left_alone)
 	ck_assert_int_eq(sys_dup(-1), -EBADF);
 	ck_assert_int_eq(sys_fdatasync(-1), -EBADF);
 	ck_assert_int_eq(sys_lock(-1), -EBADF);
-	ck_assert_int_eq(sys_unlink("/nonexistent/file"), -ENOENT);
+	ck_assert_int_eq(sys_unlinkat(AT_FDCWD, "/nonexistent/file"), -ENOENT);
 }
 END_TEST
 
@@ -260,6 +260,12 @@ call_one(enum sys_call which)
 		return (n < 0 ? n : 0);
 	case SYS_CALL_FDATASYNC:
 		return (sys_fdatasync(fd));
+	case SYS_CALL_PIPE: {
+		int ends[2];
+
+		n = sys_pipe(ends);
+		return (n < 0 ? n : sys_close(ends[0]) + sys_close(ends[1]));
+	}
 	case SYS_CALL_COUNT:
 		break;
 	}
@@ -274,7 +280,7 @@ START_TEST(every_call_can_be_made_to_fail)
 		SYS_CALL_MEMFD, SYS_CALL_OPEN, SYS_CALL_FTRUNCATE, SYS_CALL_FALLOCATE,
 		SYS_CALL_PREAD, SYS_CALL_PWRITE, SYS_CALL_READ, SYS_CALL_PREADV, SYS_CALL_PWRITEV,
 		SYS_CALL_EVENTFD, SYS_CALL_URING_SETUP, SYS_CALL_STAT, SYS_CALL_FCNTL,
-		SYS_CALL_FDATASYNC,
+		SYS_CALL_FDATASYNC, SYS_CALL_PIPE,
 	};
 
 	ck_assert_uint_eq(nitems(order), SYS_CALL_COUNT);

@@ -582,6 +582,8 @@ blocks_of_unnamed(void)
 		n = readlink(link, target, sizeof(target) - 1);
 		if (n > 0 && (target[n] = '\0', strncmp(target, dir, strlen(dir)) == 0)) {
 			check(fstat(fd, &st) == 0);
+			if (S_ISDIR(st.st_mode))
+				continue;
 			check(st.st_nlink == 0 && (st.st_mode & 0777) == 0600);
 			check(fcntl(fd, F_GETFD) == FD_CLOEXEC);
 			return (uint64_t)st.st_blocks;

@@ -49,6 +49,7 @@ need_build_tools()
 	need pkg-config have pkg-config
 	need liburing-dev pkg-config --exists liburing
 	need liblz4-dev pkg-config --exists liblz4
+	need libjemalloc-dev pkg-config --exists jemalloc
 }
 
 # Install what was found to be needed.  => 1: it cannot be, and was said.
@@ -92,6 +93,60 @@ configure()
 	meson setup "$@" "$dir" "$root"
 }
 
+# programs DIR FETCH PROGRAM=PACKAGE...: have each PROGRAM in $PATH; where the system has none, out of PACKAGE and
+# what that needs, unpacked into DIR.  Nothing is installed: the packages of servers would start them, now and
+# with the system.  => 1: some are missing
+programs()
+{
+	local dir=$1 fetch=$2 apt deb pair lack=()
+	shift 2
+
+	programs_in "$dir"
+	for pair; do
+		have "${pair%=*}" || lack+=("${pair#*=}")
+	done
+	[ ${#lack[@]} -gt 0 ] || return 0
+	if [ "$fetch" != true ] || ! have apt-get; then
+		echo "not here, and not to be fetched: ${lack[*]}"
+		return 1
+	fi
+	mkdir -p "$dir/apt/lists/partial" "$dir/apt/partial" || return
+	apt=(apt-get --yes --no-install-recommends --download-only
+		-o "Dir::State::lists=$dir/apt/lists"
+		-o "Dir::Cache=$dir/apt"
+		-o "Dir::Cache::archives=$dir/apt"
+		-o "APT::Sandbox::User=$(id -un)"
+		-o "Debug::NoLocking=true")
+	"${apt[@]}" update
+	# One by one: those that are not to be had do not keep us from the others.
+	for deb in "${lack[@]}"; do
+		"${apt[@]}" install "$deb"
+	done
+	for deb in "$dir"/apt/*.deb; do
+		[ ! -e "$deb" ] || dpkg-deb --extract "$deb" "$dir"
+	done
+	rm -rf "$dir/apt"
+	programs_in "$dir"
+	for pair; do
+		have "${pair%=*}" || return 1
+	done
+}
+
+# ... and use what was unpacked there, after the system's own.
+programs_in()
+{
+	local lib
+
+	[ -d "$1/usr/bin" ] || return 0
+	case :$PATH: in
+	*":$1/usr/bin:"*) return 0 ;;
+	esac
+	PATH=$PATH:$1/usr/bin
+	for lib in "$1"/usr/lib/*-linux-gnu "$1"/lib/*-linux-gnu; do
+		[ ! -d "$lib" ] || export LD_LIBRARY_PATH=${LD_LIBRARY_PATH:+$LD_LIBRARY_PATH:}$lib
+	done
+}
+
 # i386_sysroot DIR FETCH: unpack the 32-bit libraries we use into DIR, which takes no root.
 # apt is given state of its own with i386 for its architecture, so that nothing
 # changes for the system, where check:i386 and check could not stand side by
@@ -99,7 +154,7 @@ configure()
 i386_sysroot()
 {
 	local dir=$1 fetch=$2 apt deb
-	local packages="check libsubunit0 libsubunit-dev liburing2 liburing-dev liblz4-1 liblz4-dev"
+	local packages="check libsubunit0 libsubunit-dev liburing2 liburing-dev liblz4-1 liblz4-dev libjemalloc-dev"
 
 	[ "$(cat "$dir/complete" 2>/dev/null)" = "$packages" ] && return 0
 	if [ "$fetch" != true ] || ! have apt-get; then

@@ -41,11 +41,16 @@ alone_forked(void)
 	atomic_store(&ours, 0);
 }
 
+int
+alone_number(void)
+{
+	return atomic_load(&ours);
+}
+
 bool
 alone(void)
 {
 	struct sys_stat st;
 
-	return sys_stat_path("/proc/self/task", &st) == 0 &&
-	    st.links == DIR_LINKS + (uint32_t)atomic_load(&ours) + 1;
+	return sys_stat_path("/proc/self/task", &st) == 0 && st.links == DIR_LINKS + (uint32_t)atomic_load(&ours) + 1;
 }

@@ -24,6 +24,7 @@ void alone_join(pthread_t);
 /* A thread of ours has begun (1), or has been waited for after its end (-1). */
 void alone_ours(int by);
 void alone_forked(void);		/* in a forked child: they have not come along */
+int alone_number(void);			/* how many threads are ours */
 bool alone(void);
 
 #endif

@@ -3,20 +3,16 @@
 #define KERN_HOLD_H
 
 /*
- * A thread of the library's that a test wants to stand still.
+ * A thread of the library's that somebody wants to stand still: who forks, or a test.
  *
- *	test			thread
+ *	somebody		thread
  *	wanted = n, wake it	n = wanted	H1
  *	reached == n ?		reached = n	H2
  *	    wait		n != 0: wait until wanted is something else
  *
  * Each hold has a number of its own.  A mere yes or no would not do: who has just been let go may be between H1
  * and H2 when the next hold begins, which would take the last one's answer for its own, and the thread goes on.
- *
- * Nothing remains of it in released builds.
  */
-
-#ifdef VMF_TESTING
 
 #include <stdatomic.h>
 #include <stdint.h>
@@ -27,7 +23,7 @@
 struct hold {
 	_Atomic uint32_t wanted;	/* the hold's number; 0: go on */
 	_Atomic uint32_t reached;	/* what the thread has seen of that */
-	uint32_t last;			/* the test's: there is one at a time */
+	uint32_t last;			/* who holds has it: there is one at a time */
 };
 
 /* The thread: stand here while somebody wants that.  => nothing in hand, no lock held */
@@ -46,7 +42,7 @@ hold_here(struct hold *h)
 	}
 }
 
-/* The test, first: the thread will stand when it is there next.  Now wake it from whatever it waits for, ... */
+/* Who holds, first: the thread will stand when it is there next.  Now wake it from whatever it waits for, ... */
 static inline void
 hold_begin(struct hold *h)
 {
@@ -75,6 +71,12 @@ hold_end(struct hold *h)
 	event_wake(&h->wanted);
 }
 
-#endif
+/* In a forked child, where neither of them is. */
+static inline void
+hold_forked(struct hold *h)
+{
+	atomic_store(&h->wanted, 0);
+	atomic_store(&h->reached, 0);
+}
 
 #endif

@@ -167,6 +167,13 @@ locks_assert_none(void)
 		kpanic("%s lock %p is still held", rank_names[witness.locks[0].rank],
 		    witness.locks[0].lock);
 }
+
+void
+locks_forked(void)
+{
+	locks_assert_none();
+	witness.tid = 0;
+}
 #else
 #define witness_check(lock, rank, upgrade)		((void)0)
 #define witness_add(lock, rank, mode, owner)		((void)0)
@@ -175,6 +182,11 @@ locks_assert_none(void)
 
 void
 locks_assert_none(void)
+{
+}
+
+void
+locks_forked(void)
 {
 }
 #endif

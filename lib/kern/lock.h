@@ -96,5 +96,7 @@ bool krwlock_read_held(struct krwlock *);	/* by this thread, either way; ditto *
 
 /* Panic unless this thread holds no lock of ours (checking builds). */
 void locks_assert_none(void);
+/* In a forked child, which holds none: the thread has another number. */
+void locks_forked(void);
 
 #endif

@@ -23,9 +23,11 @@
 #include <limits.h>
 #include <linux/falloc.h>
 #include <linux/futex.h>
+#include <stdatomic.h>
 #include <sys/eventfd.h>
 #include <sys/file.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
@@ -72,6 +74,45 @@ sys_injected(enum sys_call which)
 	return (hook != NULL ? hook(which) : 0);
 }
 #endif
+
+/*
+ * Our own descriptors: a bit for each.
+ */
+
+int sys_fd_base;
+static _Atomic uint64_t owned[SYS_FDS_MAX / 64];
+
+static void
+own(int fd, bool yes)
+{
+	uint64_t bit = (uint64_t)1 << ((unsigned)fd % 64);
+
+	if (fd < 0 || fd >= (int)SYS_FDS_MAX)
+		return;
+	if (yes)
+		atomic_fetch_or(&owned[fd / 64], bit);
+	else
+		atomic_fetch_and(&owned[fd / 64], ~bit);
+}
+
+int
+sys_own(int fd)
+{
+	int moved = fd >= 0 && fd < sys_fd_base ? (int)CALL(SYS_fcntl, fd, F_DUPFD_CLOEXEC, (long)sys_fd_base) : -1;
+
+	if (moved >= 0) {
+		(void)CALL(SYS_close, fd);
+		fd = moved;
+	}
+	own(fd, true);
+	return (fd);
+}
+
+bool
+sys_owns(int fd)
+{
+	return (fd >= 0 && fd < (int)SYS_FDS_MAX && (atomic_load(&owned[fd / 64]) >> (fd % 64) & 1) != 0);
+}
 
 /* => what may be transferred, or a negative errno. */
 static inline int64_t
@@ -159,7 +200,7 @@ sys_memfd(const char *name)
 	r = CALL(SYS_memfd_create, name, MFD_CLOEXEC | MFD_NOEXEC_SEAL);
 	if (r == -EINVAL)
 		r = CALL(SYS_memfd_create, name, MFD_CLOEXEC);
-	return (int)r;
+	return (sys_own((int)r));
 }
 
 int
@@ -277,7 +318,7 @@ sys_eventfd(void)
 {
 	int e = sys_injected(SYS_CALL_EVENTFD);
 
-	return (e < 0 ? e : (int)CALL(SYS_eventfd2, 0, EFD_CLOEXEC));
+	return (e < 0 ? e : sys_own((int)CALL(SYS_eventfd2, 0, EFD_CLOEXEC)));
 }
 
 /* statx() looks the same on all machines; stat() has had four shapes. */
@@ -324,7 +365,7 @@ sys_dup(int fd)
 {
 	int e = sys_injected(SYS_CALL_FCNTL);
 
-	return (e < 0 ? e : (int)CALL(SYS_fcntl, fd, F_DUPFD_CLOEXEC, 0));
+	return (e < 0 ? e : sys_own((int)CALL(SYS_fcntl, fd, F_DUPFD_CLOEXEC, 0)));
 }
 
 int
@@ -343,14 +384,20 @@ sys_fdatasync(int fd)
 int
 sys_open(const char *path, int flags)
 {
+	return sys_openat(AT_FDCWD, path, flags);
+}
+
+int
+sys_openat(int dir, const char *path, int flags)
+{
 	long r;
 
 	do {
 		r = sys_injected(SYS_CALL_OPEN);
 		if (r >= 0)
-			r = CALL(SYS_openat, AT_FDCWD, path, flags | O_CLOEXEC | O_LARGEFILE, 0600);
+			r = CALL(SYS_openat, (long)dir, path, flags | O_CLOEXEC | O_LARGEFILE, 0600);
 	} while (r == -EINTR);
-	return (int)r;
+	return (sys_own((int)r));
 }
 
 int64_t
@@ -381,6 +428,7 @@ sys_write(int fd, const void *buf, size_t len)
 int
 sys_close(int fd)
 {
+	own(fd, false);
 	return (int)CALL(SYS_close, fd);
 }
 
@@ -405,15 +453,41 @@ sys_seek_data(int fd, int64_t off)
 }
 
 int64_t
+sys_seek_hole(int fd, int64_t off)
+{
+	return (seek(fd, off, SEEK_HOLE));
+}
+
+int
+sys_pipe(int fd[2])
+{
+	int e = sys_injected(SYS_CALL_PIPE);
+
+	if (e >= 0)
+		e = (int)CALL(SYS_pipe2, fd, (long)O_CLOEXEC);
+	for (int i = 0; i < 2 && e == 0; i++)
+		fd[i] = sys_own(fd[i]);
+	return (e);
+}
+
+int
+sys_poll(struct pollfd *p, unsigned n, int timeout_ms)
+{
+	struct ktimespec ts = { timeout_ms / 1000, timeout_ms % 1000 * (NSEC_PER_SEC / 1000) };
+
+	return (int)CALL(SYS_ppoll, p, n, &ts, NULL, 0L);
+}
+
+int64_t
 sys_size(int fd)
 {
 	return (seek(fd, 0, SEEK_END));
 }
 
 int
-sys_unlink(const char *path)
+sys_unlinkat(int dir, const char *path)
 {
-	return (int)CALL(SYS_unlinkat, AT_FDCWD, path, 0L);
+	return (int)CALL(SYS_unlinkat, (long)dir, path, 0L);
 }
 
 int
@@ -428,22 +502,40 @@ sys_yield(void)
 	(void)CALL(SYS_sched_yield);
 }
 
-int
-sys_futex_wait(const _Atomic uint32_t *word, uint32_t val, int64_t timeout_ns)
+static int
+futex_wait(const _Atomic uint32_t *word, int op, uint32_t val, int64_t timeout_ns)
 {
 	struct ktimespec ts;
 
 	if (timeout_ns < 0)
-		return (int)CALL(SYS_futex, word, FUTEX_WAIT_PRIVATE, val, NULL);
+		return (int)CALL(SYS_futex, word, op, val, NULL);
 	ts.sec = (long)MIN(timeout_ns / NSEC_PER_SEC, (int64_t)LONG_MAX);
 	ts.nsec = (long)(timeout_ns % NSEC_PER_SEC);
-	return (int)CALL(SYS_futex, word, FUTEX_WAIT_PRIVATE, val, &ts);
+	return (int)CALL(SYS_futex, word, op, val, &ts);
+}
+
+int
+sys_futex_wait(const _Atomic uint32_t *word, uint32_t val, int64_t timeout_ns)
+{
+	return futex_wait(word, FUTEX_WAIT_PRIVATE, val, timeout_ns);
 }
 
 int
 sys_futex_wake(const _Atomic uint32_t *word, int n)
 {
 	return (int)CALL(SYS_futex, word, FUTEX_WAKE_PRIVATE, n);
+}
+
+int
+sys_futex_wait_shared(const _Atomic uint32_t *word, uint32_t val, int64_t timeout_ns)
+{
+	return futex_wait(word, FUTEX_WAIT, val, timeout_ns);
+}
+
+int
+sys_futex_wake_shared(const _Atomic uint32_t *word, int n)
+{
+	return (int)CALL(SYS_futex, word, FUTEX_WAKE, n);
 }
 
 int
@@ -456,6 +548,15 @@ int
 sys_getpid(void)
 {
 	return (int)CALL(SYS_getpid);
+}
+
+/* As the kernel sees it: the shim's programs are told something else. */
+uint64_t
+sys_file_limit(void)
+{
+	struct { uint64_t cur, max; } limit;
+
+	return CALL(SYS_prlimit64, 0, RLIMIT_FSIZE, NULL, &limit) == 0 ? limit.cur : UINT64_MAX;
 }
 
 uint64_t
@@ -474,12 +575,18 @@ sys_raise_info(int sig, const siginfo_t *info)
 	return (int)CALL(SYS_rt_tgsigqueueinfo, sys_getpid(), sys_gettid(), sig, info);
 }
 
+/*
+ * glibc's own: by it setuid() and its like change the identity of every thread, and wait for each; one that
+ * blocks it, as a thread of ours would all its life, keeps them waiting for ever.
+ */
+#define SIGSETXID	33
+
 void
 sys_block(sys_sigset_t *old)
 {
 #define BIT(sig)	((sys_sigset_t)1 << ((sig) - 1))
 	static const sys_sigset_t set = ~(BIT(SIGSEGV) | BIT(SIGBUS) | BIT(SIGILL) | BIT(SIGFPE) |
-	    BIT(SIGTRAP));
+	    BIT(SIGTRAP) | BIT(SIGSETXID));
 #undef BIT
 	long r = CALL(SYS_rt_sigprocmask, SIG_SETMASK, &set, old, sizeof(set));
 

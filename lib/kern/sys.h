@@ -18,7 +18,7 @@ enum sys_call {
 	SYS_CALL_MMAP, SYS_CALL_MUNMAP, SYS_CALL_MPROTECT, SYS_CALL_MREMAP, SYS_CALL_MADVISE,
 	SYS_CALL_MEMFD, SYS_CALL_FTRUNCATE, SYS_CALL_FALLOCATE, SYS_CALL_PREAD, SYS_CALL_PWRITE,
 	SYS_CALL_OPEN, SYS_CALL_READ, SYS_CALL_PREADV, SYS_CALL_PWRITEV, SYS_CALL_EVENTFD,
-	SYS_CALL_URING_SETUP, SYS_CALL_STAT, SYS_CALL_FCNTL, SYS_CALL_FDATASYNC, SYS_CALL_COUNT
+	SYS_CALL_URING_SETUP, SYS_CALL_STAT, SYS_CALL_FCNTL, SYS_CALL_FDATASYNC, SYS_CALL_PIPE, SYS_CALL_COUNT
 };
 
 #ifdef VMF_TESTING
@@ -39,6 +39,16 @@ sys_injected(enum sys_call which)
 	return 0;
 }
 #endif
+
+/*
+ * Descriptors that the library makes for itself are its own until it closes them.  Where somebody else might close
+ * them, or put another in their place (the shim's programs do), they are moved to numbers from sys_fd_base on.  0:
+ * they stay where they are.  Set before the library starts.
+ */
+#define SYS_FDS_MAX	65536u		/* larger numbers are not known to be ours */
+extern int sys_fd_base;
+int sys_own(int fd);			/* it is one; under what number.  A negative one is handed through */
+bool sys_owns(int fd);			/* for who keeps others from it.  Signal-safe */
 
 void *sys_mmap(void *addr, size_t len, int prot, int flags, int fd, uint64_t off);
 bool sys_is_err(const void *);			/* of sys_mmap and sys_mremap */
@@ -77,21 +87,30 @@ int sys_close(int fd);
 /* Private futexes.  A negative timeout is for ever. */
 int sys_futex_wait(const _Atomic uint32_t *, uint32_t val, int64_t timeout_ns);
 int sys_futex_wake(const _Atomic uint32_t *, int n);
-int sys_unlink(const char *path);
+/* The same where other processes wait and wake, too. */
+int sys_futex_wait_shared(const _Atomic uint32_t *, uint32_t val, int64_t timeout_ns);
+int sys_futex_wake_shared(const _Atomic uint32_t *, int n);
+int sys_openat(int dir, const char *path, int flags);
+int sys_unlinkat(int dir, const char *path);
 int sys_lock(int fd);				/* for us alone (flock); -EWOULDBLOCK: it is somebody's */
 int64_t sys_size(int fd);			/* of a file or a block device (lseek, SEEK_END) */
 /* Where the next data is, at off or after it (lseek, SEEK_DATA); -ENXIO: none. */
 int64_t sys_seek_data(int fd, int64_t off);
+int64_t sys_seek_hole(int fd, int64_t off);	/* ... and where it ends */
+int sys_pipe(int fd[2]);			/* close-on-exec */
+struct pollfd;
+int sys_poll(struct pollfd *, unsigned n, int timeout_ms);
 void sys_yield(void);
 int sys_gettid(void);
 int sys_getpid(void);
+uint64_t sys_file_limit(void);			/* RLIMIT_FSIZE; UINT64_MAX: there is none */
 uint64_t sys_clock(void);			/* monotonic nanoseconds */
 /* Queue info to this very thread; any si_code is allowed there. */
 int sys_raise_info(int sig, const siginfo_t *);
 
 /*
  * Signal masks.  sys_block() blocks all but the synchronous signals (SEGV,
- * BUS, ILL, FPE, TRAP): a fault of ours is a bug and must be heard, not be a silent
+ * BUS, ILL, FPE, TRAP, and libc's for setuid()): a fault of ours is a bug and must be heard, not be a silent
  * kill.  The old mask goes to *old, a kernel sigset of 64 bits.
  */
 typedef uint64_t sys_sigset_t;

@@ -1,0 +1,140 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+
+/*
+ * Memory for jemalloc.
+ *
+ * Its calls of mmap, munmap, madvise, mprotect and sbrk are renamed when it is linked (meson.build), so
+ * that everything it has comes from here, its own tables included.  Unwatched, they go to the kernel.
+ * Watched, they become the library's, as far as jemalloc makes use of them: it maps zeros, gives back what
+ * it mapped, unwanted pages, or (with vm.overcommit_memory=2) commits and decommits by mapping over.
+ *
+ * The kernel calls are made directly: mmap() and its like are the program's gate into mmap.c.
+ */
+
+#include <errno.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "shim.h"
+#include "vmfault.h"
+
+#ifndef MADV_COLLAPSE
+#define MADV_COLLAPSE 25
+#endif
+#ifndef MADV_COLD
+#define MADV_COLD 20
+#endif
+
+static int
+answer(int error)
+{
+	if (error == 0)
+		return 0;
+	errno = -error;
+	return -1;
+}
+
+static void *
+kernel_mmap(void *addr, size_t size, int prot, int flags, int fd, long offset)
+{
+#ifdef SYS_mmap2
+	return (void *)syscall(SYS_mmap2, addr, size, prot, flags, fd, offset / (long)VMF_PAGE_SIZE);
+#else
+	return (void *)syscall(SYS_mmap, addr, size, (long)prot, (long)flags, (long)fd, offset);
+#endif
+}
+
+/* What was mapped becomes usable, or is given up and not. */
+static int
+commit(void *addr, size_t size, int prot)
+{
+	int error = prot == PROT_NONE ? vmf_advise(addr, size, VMF_ADVICE_DONTNEED) : 0;
+
+	return error != 0 ? error : vmf_protect(addr, size, prot);
+}
+
+void *
+heap_mmap(void *addr, size_t size, int prot, int flags, int fd, long offset)
+{
+	void *p = addr;
+	int error;
+
+	if (!shim_watched() || (shim_confined && !(flags & MAP_FIXED)))
+		return kernel_mmap(shim_managed(addr, size) ? NULL : addr, size, prot, flags, fd, offset);
+	if (flags & MAP_FIXED)
+		return answer(commit(addr, size, prot)) == 0 ? addr : MAP_FAILED;
+	/* A wish: to make what lies before it larger. */
+	error = addr != NULL ? vmf_allocate(VMF_TASK_DEFAULT, &p, size, VMF_FIXED) : -EEXIST;
+	if (error != 0)
+		error = vmf_allocate(VMF_TASK_DEFAULT, &p, size, 0);
+	if (error == 0 && prot != (PROT_READ | PROT_WRITE))
+		error = vmf_protect(p, size, prot);
+	return answer(error) == 0 ? p : MAP_FAILED;
+}
+
+int
+heap_munmap(void *addr, size_t size)
+{
+	if (!shim_managed(addr, size))
+		return (int)syscall(SYS_munmap, addr, size);
+	return answer(vmf_unmap(addr, size));
+}
+
+int
+heap_mprotect(void *addr, size_t size, int prot)
+{
+	if (!shim_managed(addr, size))
+		return (int)syscall(SYS_mprotect, addr, size, (long)prot);
+	return answer(vmf_protect(addr, size, prot));
+}
+
+int
+heap_advise(void *addr, size_t size, int advice)
+{
+	switch (advice) {
+	case MADV_DONTNEED:
+		return vmf_advise(addr, size, VMF_ADVICE_DONTNEED);
+	case MADV_FREE:
+		return vmf_advise(addr, size, VMF_ADVICE_FREE);
+	case MADV_COLD:
+		return vmf_advise(addr, size, VMF_ADVICE_COLD);
+	case MADV_WILLNEED:
+		return vmf_advise(addr, size, VMF_ADVICE_WILLNEED);
+	case MADV_NORMAL:
+		return vmf_advise(addr, size, VMF_ADVICE_NORMAL);
+	case MADV_RANDOM:
+		return vmf_advise(addr, size, VMF_ADVICE_RANDOM);
+	case MADV_SEQUENTIAL:
+		return vmf_advise(addr, size, VMF_ADVICE_SEQUENTIAL);
+	case MADV_DONTFORK:
+	case MADV_DOFORK:
+	case MADV_MERGEABLE:
+	case MADV_UNMERGEABLE:
+	case MADV_HUGEPAGE:
+	case MADV_NOHUGEPAGE:
+	case MADV_DONTDUMP:
+	case MADV_DODUMP:
+	case MADV_KEEPONFORK:
+	case MADV_COLLAPSE:
+		return 0;		/* nothing that changes what is read */
+	default:
+		return -EINVAL;
+	}
+}
+
+int
+heap_madvise(void *addr, size_t size, int advice)
+{
+	if (!shim_managed(addr, size))
+		return (int)syscall(SYS_madvise, addr, size, (long)advice);
+	return answer(shim_confined ? -EINVAL : heap_advise(addr, size, advice));
+}
+
+void *
+heap_sbrk(intptr_t by)
+{
+	(void)by;
+	errno = ENOMEM;		/* the break belongs to the program */
+	return (void *)-1;
+}

@@ -1,0 +1,3 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+
+/* main() is in the shared object that holds the test. */
