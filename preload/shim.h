@@ -13,6 +13,8 @@
  *	fork.c		fork
  *	calls.c		what the gates ask
  *	threads.c	the last one that leaves
+ *	stacks.c	threads whose stack is managed
+ *	robust.c	locks whose owners end
  *	raw.c		signal actions past the gates
  *	chaos.c		for tests: takes pages away at random
  *	gate*.c, signals.c	system calls and signals meet managed memory
@@ -89,8 +91,15 @@ void descriptors_start(void);
 bool descriptors_call(struct gate_call *);
 bool mmap_call(struct gate_call *);
 
+/* stacks.c: a thread is about to be made, by this call */
+void stacks_thread(const struct gate_call *);
+
+/* robust.c: the calling thread is about to end, and may hold robust mutexes */
+void robust_leaves(void);
+
 /* threads.c: the calling thread is about to end; if it is the last, so does the process */
 void thread_leaves(int status);
+void threads_forked(void);		/* in a child: who held the lock has not come along */
 
 /* fork.c */
 void fork_start(void);			/* before the library starts ... */

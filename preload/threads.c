@@ -50,6 +50,12 @@ prune(int pid)
 }
 
 void
+threads_forked(void)
+{
+	atomic_store(&leaving.lock, false);
+}
+
+void
 thread_leaves(int status)
 {
 	int pid = (int)GATE_RAW(SYS_getpid, 0, 0, 0, 0, 0, 0);
