@@ -198,6 +198,8 @@ calls_start(bool *patched)
 	trap_first = gate_trap;
 	error = gate_install(&ops, (enum gate_mode)shim_config.gate_mode, &info);
 	*patched = info.mode == GATE_PATCH;
+	if (error == 0 && !*patched)
+		libcs_start();
 	if (*patched)
 		stats_set(gate_sites, info.jumps + info.traps);
 	return error;

@@ -5,8 +5,9 @@
  *
  * All there is on i386, and on a libc that we cannot rewrite; elsewhere they do nothing but call the next.
  * The next is libc's own function, so that it stays a cancellation point and keeps its errno.  What libc
- * does by itself (stdio, getdelim, readdir, posix_spawn, thread exit) passes by: that is what this
- * gate leaves open.
+ * does by itself passes by; most of it is with memory that libc has allocated, which is not managed then (libcs.c).
+ * gate_plt_calls.c has those that are more than a system call.  The rest, a program's own instructions and memory
+ * of the program's that printf() hands on, is what this gate leaves open.
  */
 
 #undef _FILE_OFFSET_BITS	/* each function by its own name, the short ones and those with 64 */
@@ -28,6 +29,7 @@
 #include <sys/syscall.h>
 #include <sys/uio.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "gate_plt.h"
@@ -35,7 +37,7 @@
 
 #define EXPORT	__attribute__((__visibility__("default")))
 
-static bool gate_plt;		/* set once, with one thread */
+bool gate_plt;
 
 void
 gate_plt_install(void)
@@ -43,11 +45,9 @@ gate_plt_install(void)
 	gate_plt = true;
 }
 
-static struct gate_record *
-plt_open(void)
+struct gate_record *
+gate_plt_open(uintptr_t sp)
 {
-	uintptr_t sp = (uintptr_t)__builtin_frame_address(0);
-
 	if (!signals_thread_ready)
 		signals_thread_start();
 	if (gate_thread.depth != 0)
@@ -55,8 +55,8 @@ plt_open(void)
 	return gate_record_open(sp);
 }
 
-static void
-plt_close(struct gate_record *r)
+void
+gate_plt_close(struct gate_record *r)
 {
 	int error = errno;
 
@@ -106,10 +106,10 @@ plt_pieces(struct gate_record *r, const struct gate_desc *d, long a, long b, lon
 			next = (type (*) params)dlsym(RTLD_NEXT, #name);	\
 		if (!gate_plt)							\
 			return next args;					\
-		r = plt_open();							\
+		r = gate_plt_open((uintptr_t)__builtin_frame_address(0));							\
 		plt_pieces(r, &desc, longs);					\
 		result = next args;						\
-		plt_close(r);							\
+		gate_plt_close(r);							\
 		return result;							\
 	}
 
@@ -137,6 +137,10 @@ WRAP(ssize_t, recvfrom, (int fd, void *restrict p, size_t n, int f, struct socka
     socklen_t *restrict l), (fd, p, n, f, a, l), LONGS(fd, p, n, f, a, l), N, WL(2), N, N, WB(5), W(4))
 WRAP(ssize_t, sendto, (int fd, const void *p, size_t n, int f, const struct sockaddr *a, socklen_t l),
     (fd, p, n, f, a, l), LONGS(fd, p, n, f, a, l), N, RL(2), N, N, RL(5))
+WRAP(char *, getcwd, (char *p, size_t n), (p, n), LONGS(p, n, 0, 0, 0, 0), WL(1))
+WRAP(ssize_t, readlinkat, (int d, const char *restrict p, char *restrict b, size_t n), (d, p, b, n),
+    LONGS(d, p, b, n, 0, 0), N, S, WL(3))
+WRAP(int, nanosleep, (const struct timespec *t, struct timespec *u), (t, u), LONGS(t, u, 0, 0, 0, 0), R(16), W(16))
 WRAP(ssize_t, recvmsg, (int fd, struct msghdr *m, int f), (fd, m, f), LONGS(fd, m, f, 0, 0, 0), N, WMSG)
 WRAP(ssize_t, sendmsg, (int fd, const struct msghdr *m, int f), (fd, m, f), LONGS(fd, m, f, 0, 0, 0), N, RMSG)
 WRAP(int, accept, (int fd, struct sockaddr *restrict a, socklen_t *restrict l), (fd, a, l),
@@ -216,10 +220,10 @@ WRAP(int, symlink, (const char *a, const char *b), (a, b), LONGS(a, b, 0, 0, 0, 
 			next = (int (*) (before const char *, int, ...))dlsym(RTLD_NEXT, #name);	\
 		if (!gate_plt)							\
 			return next args;					\
-		r = plt_open();							\
+		r = gate_plt_open((uintptr_t)__builtin_frame_address(0));							\
 		plt_pieces(r, &desc, LONGS(path, 0, 0, 0, 0, 0));		\
 		result = next args;						\
-		plt_close(r);							\
+		gate_plt_close(r);							\
 		return result;							\
 	}
 #define NOTHING
@@ -228,24 +232,6 @@ WRAP_OPEN(open, NOTHING, (p, flags, mode), p)
 WRAP_OPEN(open64, NOTHING, (p, flags, mode), p)
 WRAP_OPEN(openat, DIRECTORY, (dir, p, flags, mode), p)
 WRAP_OPEN(openat64, DIRECTORY, (dir, p, flags, mode), p)
-
-/*
- * exec: as in gate_exec.c.  It is no cancellation point.
- */
-EXPORT int
-execve(const char *path, char *const argv[], char *const envp[])
-{
-	static int (*next)(const char *, char *const[], char *const[]);
-	struct gate_call call = { SYS_execve, { (long)path, (long)argv, (long)envp }, 0, 0 };
-
-	if (next == NULL)
-		next = (int (*)(const char *, char *const[], char *const[]))dlsym(RTLD_NEXT, "execve");
-	if (!gate_plt)
-		return next(path, argv, envp);
-	gate_exec(&call);
-	errno = -(int)call.result;
-	return -1;
-}
 
 /*
  * Signals: the same as the gate does with the calls themselves.
@@ -419,10 +405,10 @@ sigsuspend(const sigset_t *set)
 										\
 		if (!gate_plt)							\
 			return next args;					\
-		r = plt_open();							\
+		r = gate_plt_open((uintptr_t)__builtin_frame_address(0));							\
 		plt_pieces(r, &desc, longs);					\
 		result = next args_visible;					\
-		plt_close(r);							\
+		gate_plt_close(r);							\
 		return result;							\
 	}
 

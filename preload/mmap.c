@@ -33,6 +33,11 @@
 #define TRIES		2000		/* ... */
 #define PAUSE_NS	500000		/* ... to wait for a pin: a second in all */
 #define INFO_PAGES	256u
+#ifdef SYS_mmap2
+#define MMAP_UNIT	PAGE		/* what the call counts offsets in */
+#else
+#define MMAP_UNIT	1u
+#endif
 #define POPULATE	(16 * PAGE)
 
 #ifndef MAP_FIXED_NOREPLACE
@@ -149,7 +154,7 @@ is_memory(int prot, int flags)
 
 /* Map it as the library's: at addr, or anywhere if that is 0.  => the address, or -errno */
 static long
-take(uintptr_t addr, size_t size, int prot, int flags, int fd, long offset)
+take(uintptr_t addr, size_t size, int prot, int flags, int fd, uint64_t offset)
 {
 	unsigned fixed = addr != 0 ? VMF_FIXED : 0;
 	void *p = (void *)addr;
@@ -160,7 +165,7 @@ take(uintptr_t addr, size_t size, int prot, int flags, int fd, long offset)
 		if (error == 0 && prot != (PROT_READ | PROT_WRITE))
 			error = vmf_protect(p, size, prot);
 	} else {
-		error = vmf_map_file(VMF_TASK_DEFAULT, &p, size, fixed | VMF_MAP_PRIVATE, fd, (uint64_t)offset, prot);
+		error = vmf_map_file(VMF_TASK_DEFAULT, &p, size, fixed | VMF_MAP_PRIVATE, fd, offset, prot);
 		if (error == 0 && !note_file((uintptr_t)p, (uintptr_t)p + size)) {
 			(void)vmf_unmap(p, size);
 			error = -ENOMEM;
@@ -192,9 +197,10 @@ call_mmap(struct gate_call *call)
 	uintptr_t addr = (uintptr_t)call->arg[0];
 	size_t size = round_up((size_t)call->arg[1]);
 	int prot = (int)call->arg[2], flags = (int)call->arg[3], fd = (int)call->arg[4];
-	long offset = call->arg[5], result;
+	uint64_t offset = (uint64_t)(unsigned long)call->arg[5] * MMAP_UNIT;
+	long result;
 
-	if (size == 0 || size < (size_t)call->arg[1] || (offset & (long)(PAGE - 1)) != 0)
+	if (size == 0 || size < (size_t)call->arg[1] || (offset & (PAGE - 1)) != 0)
 		return false;
 	if ((flags & (MAP_FIXED | MAP_FIXED_NOREPLACE)) && shim_managed((void *)addr, size)) {
 		if ((addr & (PAGE - 1)) != 0 || addr < shim_lo || shim_hi - addr < size) {
@@ -474,7 +480,7 @@ bool
 mmap_call(struct gate_call *call)
 {
 	switch (call->nr) {
-	case SYS_mmap:
+	case GATE_MMAP:
 		return call_mmap(call);
 	case SYS_munmap:
 		return call_munmap(call);

@@ -7,6 +7,7 @@
  *
  *	malloc.c	the malloc family: jemalloc, whose memory comes from heap.c
  *	heap.c		memory for jemalloc, watched or not
+ *	libcs.c		what libc allocates for itself
  *	mmap.c		the program's calls about memory
  *	descriptors.c	the library's descriptors, which the program does not see
  *	shim.c		first use, what this process is to be, what is managed
@@ -72,6 +73,15 @@ void shim_refuse(const char *why, const char *more);
 
 /* malloc.c: find whom to pass calls on to.  => starting */
 void malloc_find_next(void);
+
+/*
+ * libcs.c: what libc allocates for itself is apart, where its system calls are not seen.
+ * => libcs_alloc(): old is a block of jemalloc's, or null
+ */
+extern bool libcs_apart;
+void libcs_start(void);
+bool libcs_caller(const void *pc);
+void *libcs_alloc(void *old, size_t size, bool zero);
 
 /* heap.c: what jemalloc calls for mmap(2) and the like; the results are theirs. */
 void *heap_mmap(void *addr, size_t size, int prot, int flags, int fd, long offset);

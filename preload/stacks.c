@@ -90,7 +90,7 @@ stacks_thread(const struct gate_call *call)
 		args.tls = (uint64_t)call->arg[4];
 		end = (uintptr_t)call->arg[1];
 	}
-	if (!(args.flags & CLONE_THREAD) || !(args.flags & CLONE_SETTLS) || !shim_managed((void *)args.tls, 1))
+	if (!(args.flags & CLONE_THREAD) || !(args.flags & CLONE_SETTLS) || !shim_managed((void *)(uintptr_t)args.tls, 1))
 		return;
 	unwire_dead();
 	start = end <= args.tls && args.tls - end < ((uintptr_t)1 << 20) ? end - FIRST : (uintptr_t)args.tls - STATIC;
