@@ -113,13 +113,67 @@ plt_pieces(struct gate_record *r, const struct gate_desc *d, long a, long b, lon
 		return result;							\
 	}
 
-WRAP(ssize_t, read, (int fd, void *p, size_t n), (fd, p, n), LONGS(fd, p, n, 0, 0, 0), N, WL(2))
-WRAP(ssize_t, write, (int fd, const void *p, size_t n), (fd, p, n), LONGS(fd, p, n, 0, 0, 0), N, RL(2))
-WRAP(ssize_t, pread, (int fd, void *p, size_t n, off_t o), (fd, p, n, o), LONGS(fd, p, n, 0, 0, 0), N, WL(2))
-WRAP(ssize_t, pwrite, (int fd, const void *p, size_t n, off_t o), (fd, p, n, o), LONGS(fd, p, n, 0, 0, 0), N, RL(2))
-WRAP(ssize_t, pread64, (int fd, void *p, size_t n, off64_t o), (fd, p, n, o), LONGS(fd, p, n, 0, 0, 0), N, WL(2))
-WRAP(ssize_t, pwrite64, (int fd, const void *p, size_t n, off64_t o), (fd, p, n, o),
-    LONGS(fd, p, n, 0, 0, 0), N, RL(2))
+/*
+ * Transfers of more than can be held at once, as gate_chunk.c has them: in pieces.  Of what is no file a piece that
+ * was read is an answer, and messages are one piece.
+ */
+static ssize_t
+plt_transfer(int fd, char *p, size_t n, bool write, ssize_t (*piece)(int, char *, size_t, uint64_t, uint64_t),
+    uint64_t offset)
+{
+	size_t most = gate_ops.pin_max != 0 ? gate_ops.pin_max : n, done = 0, k;
+	struct gate_record *r;
+	bool file = true;
+	struct stat st = { 0 };
+	ssize_t got;
+
+	if (n > most) {
+		file = fstat(fd, &st) == 0 && S_ISREG(st.st_mode);
+		if (!file && S_ISSOCK(st.st_mode))
+			most = n;
+	}
+	do {
+		k = n - done < most ? n - done : most;
+		r = gate_plt_open((uintptr_t)__builtin_frame_address(0));
+		if (r != NULL)
+			(void)gate_piece(r, p + done, k, write);
+		got = piece(fd, p + done, k, offset, done);
+		gate_plt_close(r);
+		if (got < 0)
+			return done > 0 ? (ssize_t)done : got;
+		done += (size_t)got;
+	} while (got > 0 && (size_t)got == k && done < n && (file || !write));
+	return (ssize_t)done;
+}
+
+#define TRANSFER(name, params, args, next_params, next_args, writes, offset)	\
+	static ssize_t (*next_##name) next_params;				\
+	static ssize_t								\
+	piece_##name(int fd, char *p, size_t n, uint64_t o, uint64_t done)	\
+	{									\
+		(void)o;							\
+		(void)done;							\
+		return next_##name next_args;					\
+	}									\
+	EXPORT ssize_t								\
+	name params								\
+	{									\
+		if (next_##name == NULL)					\
+			next_##name = (ssize_t (*) next_params)dlsym(RTLD_NEXT, #name);	\
+		if (!gate_plt)							\
+			return next_##name args;				\
+		return plt_transfer(fd, (char *)(uintptr_t)p, n, writes, piece_##name, (uint64_t)(offset));	\
+	}
+TRANSFER(read, (int fd, void *p, size_t n), (fd, p, n), (int, void *, size_t), (fd, p, n), true, 0)
+TRANSFER(write, (int fd, const void *p, size_t n), (fd, p, n), (int, const void *, size_t), (fd, p, n), false, 0)
+TRANSFER(pread, (int fd, void *p, size_t n, off_t o), (fd, p, n, o), (int, void *, size_t, off_t),
+    (fd, p, n, (off_t)(o + done)), true, o)
+TRANSFER(pwrite, (int fd, const void *p, size_t n, off_t o), (fd, p, n, o), (int, const void *, size_t, off_t),
+    (fd, p, n, (off_t)(o + done)), false, o)
+TRANSFER(pread64, (int fd, void *p, size_t n, off64_t o), (fd, p, n, o), (int, void *, size_t, off64_t),
+    (fd, p, n, (off64_t)(o + done)), true, o)
+TRANSFER(pwrite64, (int fd, const void *p, size_t n, off64_t o), (fd, p, n, o), (int, const void *, size_t, off64_t),
+    (fd, p, n, (off64_t)(o + done)), false, o)
 WRAP(ssize_t, readv, (int fd, const struct iovec *v, int n), (fd, v, n), LONGS(fd, v, n, 0, 0, 0), N, WV(2))
 WRAP(ssize_t, writev, (int fd, const struct iovec *v, int n), (fd, v, n), LONGS(fd, v, n, 0, 0, 0), N, RV(2))
 WRAP(ssize_t, preadv, (int fd, const struct iovec *v, int n, off_t o), (fd, v, n, o),
