@@ -15,6 +15,9 @@
  *				memory does it
  *	fork_child_threads()	in the child, where threads may be made again
  *
+ * Users' pagers do not come along: their callbacks run on threads that the child has not.  A page that only such a pager
+ * has raises SIGBUS there when the pager's deadline has passed; what is in memory or in swap is the child's own.
+ *
  * Who can put this around the clone itself (the shim's gate) does so, and sets by_hand.  Else it hangs
  * on pthread_atfork(); then a failure can only be told by the child's being without memory.
  */

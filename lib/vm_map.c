@@ -16,6 +16,7 @@
 #include "kern/probe.h"
 #include "kern/slab.h"
 #include "kern/sys.h"
+#include "kern/valgrind.h"
 #include "pmap.h"
 #include "vm_fault.h"
 #include "vm_map.h"
@@ -505,6 +506,7 @@ vm_map_create(vm_size_t size)
 	kmutex_init(&map->hold_lock, RANK_HOLDS);
 	map->base = map->first_free = base;
 	map->end = base + size;
+	valgrind_manage(base, size, true);
 	return map;
 }
 
@@ -530,6 +532,7 @@ vm_map_destroy(struct vm_map *map)
 {
 	KASSERT(map->dead && map->nentries == 0);
 	pmap_destroy(map->pmap);
+	valgrind_manage(map->base, map->end - map->base, false);
 	(void)sys_munmap((void *)map->base, map->end - map->base);
 	kmem_free(map, sizeof(*map));
 }

@@ -21,6 +21,7 @@
 #include "kern/assert.h"
 #include "kern/event.h"
 #include "kern/lock.h"
+#include "kern/valgrind.h"
 #include "vm_page.h"
 
 static struct {
@@ -39,6 +40,8 @@ io_init(enum io_engine which)
 	kmutex_init(&io.lock, RANK_IO);
 	STAILQ_INIT(&io.queue);
 	io.stop = false;
+	if (which == IO_ENGINE_AUTO && valgrind_is_running())
+		which = IO_ENGINE_SYSCALLS;
 	if (which != IO_ENGINE_SYSCALLS) {
 		io.engine = &io_uring_engine;
 		error = io.engine->init();

@@ -80,6 +80,13 @@ static struct {
 	bool stop;
 } up;
 
+/*
+ * The thread sanitizer's, where a program has it.  It knows nothing of our locks, and would take one callback's
+ * buffer for another's that is still in use.
+ */
+void AnnotateHappensBefore(const char *, int, const volatile void *) __attribute__((__weak__));
+void AnnotateHappensAfter(const char *, int, const volatile void *) __attribute__((__weak__));
+
 static __thread bool is_worker __attribute__((__tls_model__("initial-exec")));
 
 static void *work(void *);
@@ -279,7 +286,11 @@ work(void *arg)
 			(void)add_worker();
 		kmutex_unlock(&up.lock);
 
+		if (AnnotateHappensAfter != NULL)
+			AnnotateHappensAfter(__FILE__, __LINE__, &up);
 		r->result = call(r);
+		if (AnnotateHappensBefore != NULL)
+			AnnotateHappensBefore(__FILE__, __LINE__, &up);
 
 		if (r->op == OP_TERMINATE) {
 			slab_free(&up.pagers, r->pager);	/* and r with it */

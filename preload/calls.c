@@ -5,8 +5,10 @@
  */
 
 #include <errno.h>
+#include <linux/if_xdp.h>
 #include <signal.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 
 #include "fork.h"
@@ -26,23 +28,61 @@ managed(const void *p, size_t n)
 	return shim_managed(p, n);
 }
 
+struct pinning {
+	struct gate_pin *pin;
+	int error;
+};
+
+static void
+do_pin(void *arg)
+{
+	struct pinning *p = arg;
+
+	p->error = vmf_fault_in(p->pin->addr, p->pin->size, p->pin->write ? VMF_PROT_WRITE : VMF_PROT_READ);
+}
+
 static int
 pin(struct gate_pin *pin)
 {
+	struct pinning p = { .pin = pin };
+
 	stats_count(gate_pins);
-	return vmf_fault_in(pin->addr, pin->size, pin->write ? VMF_PROT_WRITE : VMF_PROT_READ);
+	signals_off_stack(do_pin, &p);
+	return p.error;
+}
+
+static void
+do_unpin(void *arg)
+{
+	struct gate_pin *pin = arg;
+
+	(void)vmf_fault_release(pin->addr, pin->size);
 }
 
 static void
 unpin(struct gate_pin *pin)
 {
-	(void)vmf_fault_release(pin->addr, pin->size);
+	signals_off_stack(do_unpin, pin);
+}
+
+static void
+do_thread(void *arg)
+{
+	stacks_thread(arg);
+}
+
+static void
+make_thread(const struct gate_call *call)
+{
+	if (shim_watched())
+		signals_off_stack(do_thread, (void *)(uintptr_t)call);
 }
 
 /* A new process that has its own memory. */
 static void
-make_process(struct gate_call *call)
+make_process(void *arg)
 {
+	struct gate_call *call = arg;
 	int error;
 
 	limits_fork(true);
@@ -59,6 +99,8 @@ make_process(struct gate_call *call)
 		return;
 	}
 	fork_child();
+	gate_thread_forked();
+	signals_repin();
 	limits_fork(false);
 	if (!fork_is_libcs()) {
 		signals_forked();
@@ -66,16 +108,48 @@ make_process(struct gate_call *call)
 	}
 }
 
+struct mapping {
+	struct gate_call *call;
+	bool done;
+};
+
+static void
+do_mapping(void *arg)
+{
+	struct mapping *m = arg;
+
+	m->done = mmap_call(m->call);
+}
+
+/*
+ * Sockets that would send from our pages, or receive to them, after the call: such a page may be another one's by
+ * then.  Who asks for it must be able to do without.
+ */
+static bool
+keeps_pages(struct gate_call *call)
+{
+	int on = 0;
+
+	if (call->arg[1] == SOL_XDP && call->arg[2] == XDP_UMEM_REG)
+		on = 1;
+	else if (call->arg[1] == SOL_SOCKET && call->arg[2] == SO_ZEROCOPY && call->arg[4] >= (long)sizeof(on))
+		(void)gate_copy(&on, (const void *)call->arg[3], sizeof(on));
+	call->result = -EOPNOTSUPP;
+	return on != 0;
+}
+
 static bool
 hook(struct gate_call *call)
 {
+	struct mapping m = { .call = call };
+
 	switch (call->nr) {
 	case SYS_clone:
 	case SYS_clone3:
 #ifdef SYS_fork
 	case SYS_fork:
 #endif
-		make_process(call);
+		signals_off_stack(make_process, call);
 		return true;
 	case SYS_exit_group:
 		stats_exit();
@@ -90,18 +164,28 @@ hook(struct gate_call *call)
 	case SYS_prlimit64:
 		return shim_watched() && limits_call(call);
 	case SYS_exit:
-		if (shim_watched())
+		if (shim_watched()) {
+			if (!signals_guest())
+				robust_leaves();
 			thread_leaves((int)call->arg[0]);
+		}
 		return false;
+	case SYS_setsockopt:
+		return shim_watched() && keeps_pages(call);
 	default:
-		return descriptors_call(call) || (shim_watched() && mmap_call(call));
+		if (descriptors_call(call))
+			return true;
+		if (shim_watched())
+			signals_off_stack(do_mapping, &m);
+		return m.done;
 	}
 }
 
 int
 calls_start(bool *patched)
 {
-	struct gate_ops ops = { .managed = managed, .pin = pin, .unpin = unpin, .hook = hook, .exec = limits_exec };
+	struct gate_ops ops = { .managed = managed, .pin = pin, .unpin = unpin, .hook = hook, .thread = make_thread,
+	    .exec = limits_exec };
 	static const int signals[] = { SIGSEGV, SIGBUS };
 	struct sigaction act, program;
 	struct gate_info info;
@@ -128,6 +212,8 @@ calls_start(bool *patched)
 	trap_first = gate_trap;
 	error = gate_install(&ops, (enum gate_mode)shim_config.gate_mode, &info);
 	*patched = info.mode == GATE_PATCH;
+	if (error == 0 && !*patched)
+		libcs_start();
 	if (*patched)
 		stats_set(gate_sites, info.jumps + info.traps);
 	return error;

@@ -71,6 +71,7 @@ unlock_files(void)
 static void
 child_begins(void)
 {
+	threads_forked();
 	shim_restart(false);
 }
 
@@ -94,7 +95,7 @@ fork_is_libcs(void)
 void
 fork_raw_child(void)
 {
-	shim_restart(false);
+	child_begins();
 	(void)fork_child_threads();
 	child_is_whole();
 }

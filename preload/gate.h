@@ -63,6 +63,8 @@ struct gate_ops {
 	bool (*hook)(struct gate_call *);
 	/* A program is about to be run in this one's place (true), or was not (false).  May be null. */
 	void (*exec)(bool begin);
+	/* A thread is about to be made, by this call, which the gate leaves alone.  May be null. */
+	void (*thread)(const struct gate_call *);
 	/* At most so many bytes are pinned for one transfer; longer ones are made in several.  0: any. */
 	size_t pin_max;
 	/* The kernel's actions for SIGSEGV and SIGBUS are those of the fault handler: see signals.h. */

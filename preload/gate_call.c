@@ -88,8 +88,15 @@ gate_wanted(const struct gate_call *call)
 		gate_exec_forget();
 	if (!signals_thread_ready)
 		signals_thread_start();
-	if (d->flags & GATE_BARE)
-		return (d->flags & GATE_FORK) && !clone_shares_memory(call);
+	if (d->flags & GATE_BARE) {
+		if (!(d->flags & GATE_FORK))
+			return false;
+		if (!clone_shares_memory(call))
+			return true;
+		if (gate_ops.thread != NULL)
+			gate_ops.thread(call);
+		return false;
+	}
 	if (d->flags & (GATE_SIGNALS | GATE_EXEC | GATE_EXIT | GATE_REFUSE | GATE_COMMAND))
 		return true;
 	if ((d->flags & GATE_HOOK) && gate_ops.hook != NULL)

@@ -4,12 +4,12 @@
  * Calls whose arguments are memory or not, as a command says.
  *
  * ioctl: the numbers since 1995 say size and direction; those before, the terminals' and the
- * sockets', say nothing, and get what the largest of them needs.  What a struct points to in its turn is not
- * followed, but for SIOCGIFCONF, which everybody's resolver uses.
+ * sockets', say nothing, and get what the largest of them needs.  A struct may end in an array that its size
+ * does not tell of, and what it points to in its turn has a length that only the driver knows: whatever in it
+ * looks like an address of managed memory is taken for one.  A piece too many does no harm.
  */
 
 #include <fcntl.h>
-#include <net/if.h>
 #include <sys/ioctl.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
@@ -18,6 +18,7 @@
 #include "gate_command.h"
 
 #define OPAQUE	256
+#define BEHIND	((size_t)16 << 10)	/* ... an array, or a pointer */
 
 static void
 piece_any(struct gate_record *r, long p, size_t n)
@@ -33,16 +34,22 @@ static void
 pieces_ioctl(struct gate_record *r, const struct gate_call *call)
 {
 	unsigned command = (unsigned)call->arg[1];
-	struct ifconf conf;
+	const long *word = (const long *)call->arg[2];
+	size_t n = OPAQUE;
+	long p;
 
-	if (_IOC_DIR(command) != _IOC_NONE && _IOC_SIZE(command) != 0)
-		(void)gate_piece(r, (const void *)call->arg[2], _IOC_SIZE(command),
-		    (_IOC_DIR(command) & _IOC_READ) != 0);
-	else
+	if (call->arg[2] == 0)
+		return;
+	if (_IOC_DIR(command) != _IOC_NONE && _IOC_SIZE(command) != 0) {
+		n = _IOC_SIZE(command);
+		(void)gate_piece(r, word, n, (_IOC_DIR(command) & _IOC_READ) != 0);
+		(void)gate_piece(r, (const char *)word + n, BEHIND, (_IOC_DIR(command) & _IOC_READ) != 0);
+	} else {
 		piece_any(r, call->arg[2], OPAQUE);
-	if (command == SIOCGIFCONF && gate_copy(&conf, (const void *)call->arg[2], sizeof(conf)) &&
-	    conf.ifc_len > 0)
-		(void)gate_piece(r, conf.ifc_buf, (size_t)conf.ifc_len, true);
+	}
+	for (size_t i = 0; i < (n < OPAQUE ? n : OPAQUE) / sizeof(p) && gate_copy(&p, &word[i], sizeof(p)); i++)
+		if (gate_is_managed(p, 1))
+			piece_any(r, p, BEHIND);
 }
 
 static void

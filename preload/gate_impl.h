@@ -93,6 +93,8 @@ extern unsigned char gate_bare[GATE_NR];	/* 1: do not even ask gate_wanted() */
 struct gate_record *gate_record_open(uintptr_t sp);	/* null: too deep */
 void gate_record_close(struct gate_record *);
 void gate_thread_tidy(uintptr_t sp);
+/* In a child that has memory of its own: what this thread holds, for calls that it is in the middle of, it has not. */
+void gate_thread_forked(void);
 /* Pin [p, p + n) as far as it goes.  => how far */
 size_t gate_piece(struct gate_record *, const void *p, size_t n, bool write);
 void gate_pieces(struct gate_record *, const struct gate_call *, const struct gate_desc *);

@@ -91,6 +91,14 @@ gate_thread_tidy(uintptr_t sp)
 }
 
 void
+gate_thread_forked(void)
+{
+	for (unsigned i = 0; i < gate_thread.depth; i++)
+		for (unsigned k = 0; k < gate_thread.record[i].n; k++)
+			(void)gate_ops.pin(&gate_thread.record[i].pin[k]);
+}
+
+void
 gate_thread_drop(void)
 {
 	if (gate_thread.depth > 0)

@@ -5,8 +5,9 @@
  *
  * All there is on i386, and on a libc that we cannot rewrite; elsewhere they do nothing but call the next.
  * The next is libc's own function, so that it stays a cancellation point and keeps its errno.  What libc
- * does by itself (stdio, getdelim, readdir, posix_spawn, thread exit) passes by: that is what this
- * gate leaves open.
+ * does by itself passes by; most of it is with memory that libc has allocated, which is not managed then (libcs.c).
+ * gate_plt_calls.c has those that are more than a system call.  The rest, a program's own instructions and memory
+ * of the program's that printf() hands on, is what this gate leaves open.
  */
 
 #undef _FILE_OFFSET_BITS	/* each function by its own name, the short ones and those with 64 */
@@ -28,6 +29,7 @@
 #include <sys/syscall.h>
 #include <sys/uio.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "gate_plt.h"
@@ -35,7 +37,7 @@
 
 #define EXPORT	__attribute__((__visibility__("default")))
 
-static bool gate_plt;		/* set once, with one thread */
+bool gate_plt;
 
 void
 gate_plt_install(void)
@@ -43,11 +45,9 @@ gate_plt_install(void)
 	gate_plt = true;
 }
 
-static struct gate_record *
-plt_open(void)
+struct gate_record *
+gate_plt_open(uintptr_t sp)
 {
-	uintptr_t sp = (uintptr_t)__builtin_frame_address(0);
-
 	if (!signals_thread_ready)
 		signals_thread_start();
 	if (gate_thread.depth != 0)
@@ -55,8 +55,8 @@ plt_open(void)
 	return gate_record_open(sp);
 }
 
-static void
-plt_close(struct gate_record *r)
+void
+gate_plt_close(struct gate_record *r)
 {
 	int error = errno;
 
@@ -106,20 +106,74 @@ plt_pieces(struct gate_record *r, const struct gate_desc *d, long a, long b, lon
 			next = (type (*) params)dlsym(RTLD_NEXT, #name);	\
 		if (!gate_plt)							\
 			return next args;					\
-		r = plt_open();							\
+		r = gate_plt_open((uintptr_t)__builtin_frame_address(0));							\
 		plt_pieces(r, &desc, longs);					\
 		result = next args;						\
-		plt_close(r);							\
+		gate_plt_close(r);							\
 		return result;							\
 	}
 
-WRAP(ssize_t, read, (int fd, void *p, size_t n), (fd, p, n), LONGS(fd, p, n, 0, 0, 0), N, WL(2))
-WRAP(ssize_t, write, (int fd, const void *p, size_t n), (fd, p, n), LONGS(fd, p, n, 0, 0, 0), N, RL(2))
-WRAP(ssize_t, pread, (int fd, void *p, size_t n, off_t o), (fd, p, n, o), LONGS(fd, p, n, 0, 0, 0), N, WL(2))
-WRAP(ssize_t, pwrite, (int fd, const void *p, size_t n, off_t o), (fd, p, n, o), LONGS(fd, p, n, 0, 0, 0), N, RL(2))
-WRAP(ssize_t, pread64, (int fd, void *p, size_t n, off64_t o), (fd, p, n, o), LONGS(fd, p, n, 0, 0, 0), N, WL(2))
-WRAP(ssize_t, pwrite64, (int fd, const void *p, size_t n, off64_t o), (fd, p, n, o),
-    LONGS(fd, p, n, 0, 0, 0), N, RL(2))
+/*
+ * Transfers of more than can be held at once, as gate_chunk.c has them: in pieces.  Of what is no file a piece that
+ * was read is an answer, and messages are one piece.
+ */
+static ssize_t
+plt_transfer(int fd, char *p, size_t n, bool write, ssize_t (*piece)(int, char *, size_t, uint64_t, uint64_t),
+    uint64_t offset)
+{
+	size_t most = gate_ops.pin_max != 0 ? gate_ops.pin_max : n, done = 0, k;
+	struct gate_record *r;
+	bool file = true;
+	struct stat st = { 0 };
+	ssize_t got;
+
+	if (n > most) {
+		file = fstat(fd, &st) == 0 && S_ISREG(st.st_mode);
+		if (!file && S_ISSOCK(st.st_mode))
+			most = n;
+	}
+	do {
+		k = n - done < most ? n - done : most;
+		r = gate_plt_open((uintptr_t)__builtin_frame_address(0));
+		if (r != NULL)
+			(void)gate_piece(r, p + done, k, write);
+		got = piece(fd, p + done, k, offset, done);
+		gate_plt_close(r);
+		if (got < 0)
+			return done > 0 ? (ssize_t)done : got;
+		done += (size_t)got;
+	} while (got > 0 && (size_t)got == k && done < n && (file || !write));
+	return (ssize_t)done;
+}
+
+#define TRANSFER(name, params, args, next_params, next_args, writes, offset)	\
+	static ssize_t (*next_##name) next_params;				\
+	static ssize_t								\
+	piece_##name(int fd, char *p, size_t n, uint64_t o, uint64_t done)	\
+	{									\
+		(void)o;							\
+		(void)done;							\
+		return next_##name next_args;					\
+	}									\
+	EXPORT ssize_t								\
+	name params								\
+	{									\
+		if (next_##name == NULL)					\
+			next_##name = (ssize_t (*) next_params)dlsym(RTLD_NEXT, #name);	\
+		if (!gate_plt)							\
+			return next_##name args;				\
+		return plt_transfer(fd, (char *)(uintptr_t)p, n, writes, piece_##name, (uint64_t)(offset));	\
+	}
+TRANSFER(read, (int fd, void *p, size_t n), (fd, p, n), (int, void *, size_t), (fd, p, n), true, 0)
+TRANSFER(write, (int fd, const void *p, size_t n), (fd, p, n), (int, const void *, size_t), (fd, p, n), false, 0)
+TRANSFER(pread, (int fd, void *p, size_t n, off_t o), (fd, p, n, o), (int, void *, size_t, off_t),
+    (fd, p, n, (off_t)(o + done)), true, o)
+TRANSFER(pwrite, (int fd, const void *p, size_t n, off_t o), (fd, p, n, o), (int, const void *, size_t, off_t),
+    (fd, p, n, (off_t)(o + done)), false, o)
+TRANSFER(pread64, (int fd, void *p, size_t n, off64_t o), (fd, p, n, o), (int, void *, size_t, off64_t),
+    (fd, p, n, (off64_t)(o + done)), true, o)
+TRANSFER(pwrite64, (int fd, const void *p, size_t n, off64_t o), (fd, p, n, o), (int, const void *, size_t, off64_t),
+    (fd, p, n, (off64_t)(o + done)), false, o)
 WRAP(ssize_t, readv, (int fd, const struct iovec *v, int n), (fd, v, n), LONGS(fd, v, n, 0, 0, 0), N, WV(2))
 WRAP(ssize_t, writev, (int fd, const struct iovec *v, int n), (fd, v, n), LONGS(fd, v, n, 0, 0, 0), N, RV(2))
 WRAP(ssize_t, preadv, (int fd, const struct iovec *v, int n, off_t o), (fd, v, n, o),
@@ -137,6 +191,10 @@ WRAP(ssize_t, recvfrom, (int fd, void *restrict p, size_t n, int f, struct socka
     socklen_t *restrict l), (fd, p, n, f, a, l), LONGS(fd, p, n, f, a, l), N, WL(2), N, N, WB(5), W(4))
 WRAP(ssize_t, sendto, (int fd, const void *p, size_t n, int f, const struct sockaddr *a, socklen_t l),
     (fd, p, n, f, a, l), LONGS(fd, p, n, f, a, l), N, RL(2), N, N, RL(5))
+WRAP(char *, getcwd, (char *p, size_t n), (p, n), LONGS(p, n, 0, 0, 0, 0), WL(1))
+WRAP(ssize_t, readlinkat, (int d, const char *restrict p, char *restrict b, size_t n), (d, p, b, n),
+    LONGS(d, p, b, n, 0, 0), N, S, WL(3))
+WRAP(int, nanosleep, (const struct timespec *t, struct timespec *u), (t, u), LONGS(t, u, 0, 0, 0, 0), R(16), W(16))
 WRAP(ssize_t, recvmsg, (int fd, struct msghdr *m, int f), (fd, m, f), LONGS(fd, m, f, 0, 0, 0), N, WMSG)
 WRAP(ssize_t, sendmsg, (int fd, const struct msghdr *m, int f), (fd, m, f), LONGS(fd, m, f, 0, 0, 0), N, RMSG)
 WRAP(int, accept, (int fd, struct sockaddr *restrict a, socklen_t *restrict l), (fd, a, l),
@@ -216,10 +274,10 @@ WRAP(int, symlink, (const char *a, const char *b), (a, b), LONGS(a, b, 0, 0, 0, 
 			next = (int (*) (before const char *, int, ...))dlsym(RTLD_NEXT, #name);	\
 		if (!gate_plt)							\
 			return next args;					\
-		r = plt_open();							\
+		r = gate_plt_open((uintptr_t)__builtin_frame_address(0));							\
 		plt_pieces(r, &desc, LONGS(path, 0, 0, 0, 0, 0));		\
 		result = next args;						\
-		plt_close(r);							\
+		gate_plt_close(r);							\
 		return result;							\
 	}
 #define NOTHING
@@ -228,24 +286,6 @@ WRAP_OPEN(open, NOTHING, (p, flags, mode), p)
 WRAP_OPEN(open64, NOTHING, (p, flags, mode), p)
 WRAP_OPEN(openat, DIRECTORY, (dir, p, flags, mode), p)
 WRAP_OPEN(openat64, DIRECTORY, (dir, p, flags, mode), p)
-
-/*
- * exec: as in gate_exec.c.  It is no cancellation point.
- */
-EXPORT int
-execve(const char *path, char *const argv[], char *const envp[])
-{
-	static int (*next)(const char *, char *const[], char *const[]);
-	struct gate_call call = { SYS_execve, { (long)path, (long)argv, (long)envp }, 0, 0 };
-
-	if (next == NULL)
-		next = (int (*)(const char *, char *const[], char *const[]))dlsym(RTLD_NEXT, "execve");
-	if (!gate_plt)
-		return next(path, argv, envp);
-	gate_exec(&call);
-	errno = -(int)call.result;
-	return -1;
-}
 
 /*
  * Signals: the same as the gate does with the calls themselves.
@@ -419,10 +459,10 @@ sigsuspend(const sigset_t *set)
 										\
 		if (!gate_plt)							\
 			return next args;					\
-		r = plt_open();							\
+		r = gate_plt_open((uintptr_t)__builtin_frame_address(0));							\
 		plt_pieces(r, &desc, longs);					\
 		result = next args_visible;					\
-		plt_close(r);							\
+		gate_plt_close(r);							\
 		return result;							\
 	}
 

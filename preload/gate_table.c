@@ -98,7 +98,7 @@ const struct gate_desc gate_table[GATE_NR] = {
 	CALL(51, getsockname, GATE_RETRY, _, WB(2), W(4)),
 	CALL(52, getpeername, GATE_RETRY, _, WB(2), W(4)),
 	CALL(53, socketpair, 0, _, _, _, W(8)),
-	CALL(54, setsockopt, 0, _, _, _, RL(4)),
+	CALL(54, setsockopt, GATE_HOOK, _, _, _, RL(4)),
 	CALL(55, getsockopt, 0, _, _, _, WB(4), W(4)),
 	CALL(56, clone, GATE_BARE | GATE_FORK, _),
 	CALL(57, fork, GATE_BARE | GATE_FORK, _),

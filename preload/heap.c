@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #include "shim.h"
+#include "signals.h"
 #include "vmfault.h"
 
 #ifndef MADV_COLLAPSE
@@ -45,32 +46,83 @@ kernel_mmap(void *addr, size_t size, int prot, int flags, int fd, long offset)
 #endif
 }
 
+/*
+ * A call of the library's.  Whoever allocates may do so on a stack that is our memory.
+ */
+struct heap_call {
+	int (*fn)(struct heap_call *);
+	void *addr;
+	size_t size;
+	int arg;			/* rights, or an advice */
+	int error;
+};
+
+static void
+heap_do(void *arg)
+{
+	struct heap_call *c = arg;
+
+	c->error = c->fn(c);
+}
+
+static int
+heap_run(struct heap_call c)
+{
+	signals_off_stack(heap_do, &c);
+	return answer(c.error);
+}
+
 /* What was mapped becomes usable, or is given up and not. */
 static int
-commit(void *addr, size_t size, int prot)
+commit(struct heap_call *c)
 {
-	int error = prot == PROT_NONE ? vmf_advise(addr, size, VMF_ADVICE_DONTNEED) : 0;
+	int error = c->arg == PROT_NONE ? vmf_advise(c->addr, c->size, VMF_ADVICE_DONTNEED) : 0;
 
-	return error != 0 ? error : vmf_protect(addr, size, prot);
+	return error != 0 ? error : vmf_protect(c->addr, c->size, c->arg);
+}
+
+/* An address is a wish: to make what lies before it larger. */
+static int
+map(struct heap_call *c)
+{
+	int error = c->addr != NULL ? vmf_allocate(VMF_TASK_DEFAULT, &c->addr, c->size, VMF_FIXED) : -EEXIST;
+
+	if (error != 0)
+		error = vmf_allocate(VMF_TASK_DEFAULT, &c->addr, c->size, 0);
+	if (error == 0 && c->arg != (PROT_READ | PROT_WRITE))
+		error = vmf_protect(c->addr, c->size, c->arg);
+	return error;
+}
+
+static int
+unmap(struct heap_call *c)
+{
+	return vmf_unmap(c->addr, c->size);
+}
+
+static int
+protect(struct heap_call *c)
+{
+	return vmf_protect(c->addr, c->size, c->arg);
+}
+
+static int
+advise(struct heap_call *c)
+{
+	return heap_advise(c->addr, c->size, c->arg);
 }
 
 void *
 heap_mmap(void *addr, size_t size, int prot, int flags, int fd, long offset)
 {
-	void *p = addr;
-	int error;
+	struct heap_call c = { .fn = map, .addr = addr, .size = size, .arg = prot };
 
 	if (!shim_watched() || (shim_confined && !(flags & MAP_FIXED)))
 		return kernel_mmap(shim_managed(addr, size) ? NULL : addr, size, prot, flags, fd, offset);
 	if (flags & MAP_FIXED)
-		return answer(commit(addr, size, prot)) == 0 ? addr : MAP_FAILED;
-	/* A wish: to make what lies before it larger. */
-	error = addr != NULL ? vmf_allocate(VMF_TASK_DEFAULT, &p, size, VMF_FIXED) : -EEXIST;
-	if (error != 0)
-		error = vmf_allocate(VMF_TASK_DEFAULT, &p, size, 0);
-	if (error == 0 && prot != (PROT_READ | PROT_WRITE))
-		error = vmf_protect(p, size, prot);
-	return answer(error) == 0 ? p : MAP_FAILED;
+		c.fn = commit;
+	signals_off_stack(heap_do, &c);
+	return answer(c.error) == 0 ? c.addr : MAP_FAILED;
 }
 
 int
@@ -78,7 +130,7 @@ heap_munmap(void *addr, size_t size)
 {
 	if (!shim_managed(addr, size))
 		return (int)syscall(SYS_munmap, addr, size);
-	return answer(vmf_unmap(addr, size));
+	return heap_run((struct heap_call){ .fn = unmap, .addr = addr, .size = size });
 }
 
 int
@@ -86,7 +138,7 @@ heap_mprotect(void *addr, size_t size, int prot)
 {
 	if (!shim_managed(addr, size))
 		return (int)syscall(SYS_mprotect, addr, size, (long)prot);
-	return answer(vmf_protect(addr, size, prot));
+	return heap_run((struct heap_call){ .fn = protect, .addr = addr, .size = size, .arg = prot });
 }
 
 int
@@ -128,7 +180,9 @@ heap_madvise(void *addr, size_t size, int advice)
 {
 	if (!shim_managed(addr, size))
 		return (int)syscall(SYS_madvise, addr, size, (long)advice);
-	return answer(shim_confined ? -EINVAL : heap_advise(addr, size, advice));
+	if (shim_confined)
+		return answer(-EINVAL);
+	return heap_run((struct heap_call){ .fn = advise, .addr = addr, .size = size, .arg = advice });
 }
 
 void *

@@ -96,6 +96,9 @@ malloc_find_next(void)
 	FIND(malloc_usable_size);
 }
 
+/* Is it libc that asks, for itself? */
+#define FOR_LIBC()	(__builtin_expect(libcs_apart, 0) && libcs_caller(__builtin_return_address(0)))
+
 static size_t
 boot_size(const void *p)
 {
@@ -139,6 +142,8 @@ malloc(size_t size)
 {
 	if (!ready() && !started())
 		return passing() ? next.malloc(size) : boot_alloc(BOOT_ALIGN, size);
+	if (FOR_LIBC())
+		return libcs_alloc(NULL, size, false);
 	return je_malloc(size);
 }
 
@@ -153,6 +158,12 @@ calloc(size_t n, size_t size)
 			return NULL;
 		}
 		return boot_alloc(BOOT_ALIGN, size);
+	}
+	if (FOR_LIBC()) {
+		if (!__builtin_mul_overflow(n, size, &size))
+			return libcs_alloc(NULL, size, true);
+		errno = ENOMEM;
+		return NULL;
 	}
 	return je_calloc(n, size);
 }
@@ -174,8 +185,12 @@ realloc(void *p, size_t size)
 {
 	void *q;
 
-	if (ready() && !is_boot(p))
+	if (ready() && !is_boot(p)) {
+		/* To nothing: glibc frees it, and so does jemalloc. */
+		if (FOR_LIBC() && (p == NULL || size != 0))
+			return libcs_alloc(p, size, false);
 		return je_realloc(p, size);
+	}
 	if (p == NULL)
 		return malloc(size);
 	if (!is_boot(p))

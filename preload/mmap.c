@@ -33,12 +33,23 @@
 #define TRIES		2000		/* ... */
 #define PAUSE_NS	500000		/* ... to wait for a pin: a second in all */
 #define INFO_PAGES	256u
+#ifdef SYS_mmap2
+#define MMAP_UNIT	PAGE		/* what the call counts offsets in */
+#else
+#define MMAP_UNIT	1u
+#endif
+#define POPULATE	(16 * PAGE)
 
 #ifndef MAP_FIXED_NOREPLACE
 #define MAP_FIXED_NOREPLACE 0x100000
 #endif
 #ifndef MREMAP_DONTUNMAP
 #define MREMAP_DONTUNMAP 4
+#endif
+#ifndef SYS_mseal
+#ifdef __x86_64__
+#define SYS_mseal 462
+#endif
 #endif
 #ifndef MCL_ONFAULT
 #define MCL_ONFAULT 4
@@ -143,7 +154,7 @@ is_memory(int prot, int flags)
 
 /* Map it as the library's: at addr, or anywhere if that is 0.  => the address, or -errno */
 static long
-take(uintptr_t addr, size_t size, int prot, int flags, int fd, long offset)
+take(uintptr_t addr, size_t size, int prot, int flags, int fd, uint64_t offset)
 {
 	unsigned fixed = addr != 0 ? VMF_FIXED : 0;
 	void *p = (void *)addr;
@@ -154,7 +165,7 @@ take(uintptr_t addr, size_t size, int prot, int flags, int fd, long offset)
 		if (error == 0 && prot != (PROT_READ | PROT_WRITE))
 			error = vmf_protect(p, size, prot);
 	} else {
-		error = vmf_map_file(VMF_TASK_DEFAULT, &p, size, fixed | VMF_MAP_PRIVATE, fd, (uint64_t)offset, prot);
+		error = vmf_map_file(VMF_TASK_DEFAULT, &p, size, fixed | VMF_MAP_PRIVATE, fd, offset, prot);
 		if (error == 0 && !note_file((uintptr_t)p, (uintptr_t)p + size)) {
 			(void)vmf_unmap(p, size);
 			error = -ENOMEM;
@@ -186,9 +197,10 @@ call_mmap(struct gate_call *call)
 	uintptr_t addr = (uintptr_t)call->arg[0];
 	size_t size = round_up((size_t)call->arg[1]);
 	int prot = (int)call->arg[2], flags = (int)call->arg[3], fd = (int)call->arg[4];
-	long offset = call->arg[5], result;
+	uint64_t offset = (uint64_t)(unsigned long)call->arg[5] * MMAP_UNIT;
+	long result;
 
-	if (size == 0 || size < (size_t)call->arg[1] || (offset & (long)(PAGE - 1)) != 0)
+	if (size == 0 || size < (size_t)call->arg[1] || (offset & (PAGE - 1)) != 0)
 		return false;
 	if ((flags & (MAP_FIXED | MAP_FIXED_NOREPLACE)) && shim_managed((void *)addr, size)) {
 		if ((addr & (PAGE - 1)) != 0 || addr < shim_lo || shim_hi - addr < size) {
@@ -280,6 +292,16 @@ move(uintptr_t old, size_t old_size, size_t size, int prot)
 	return (long)p;
 }
 
+static long
+move_here(struct gate_call *call, uintptr_t to, size_t size)
+{
+	long error = -EINVAL;
+
+	if ((to & (PAGE - 1)) == 0 && to >= shim_lo && size <= shim_hi - to)
+		error = clear(to, to + size);
+	return error != 0 ? error : make_hole(call, to, size);
+}
+
 /* Of anonymous memory.  A file's that grows would have to be mapped further, which we do not know how. */
 static bool
 call_mremap(struct gate_call *call)
@@ -290,8 +312,13 @@ call_mremap(struct gate_call *call)
 	struct vmf_region r;
 	void *p;
 
-	if (!shim_managed((void *)old, old_size != 0 ? old_size : 1))
-		return false;
+	if (!shim_managed((void *)old, old_size != 0 ? old_size : 1)) {
+		/* The kernel's memory, to a place that is ours. */
+		if (!(flags & MREMAP_FIXED) || !shim_managed((void *)call->arg[4], size))
+			return false;
+		call->result = move_here(call, (uintptr_t)call->arg[4], size);
+		return true;
+	}
 	call->result = -EINVAL;
 	if ((old & (PAGE - 1)) != 0 || old_size == 0 || size == 0 || (flags & ~MREMAP_MAYMOVE) != 0)
 		return true;
@@ -353,10 +380,15 @@ advise(uintptr_t s, uintptr_t e, int advice)
 	switch (advice) {
 	case MADV_POPULATE_READ:
 	case MADV_POPULATE_WRITE:
-		error = vmf_fault_in((void *)s, e - s, advice == MADV_POPULATE_READ ? VMF_PROT_READ : VMF_PROT_WRITE);
-		if (error == 0)
-			(void)vmf_fault_release((void *)s, e - s);
-		return error;
+		/* Piece by piece: there may not be as many frames. */
+		for (uintptr_t n; s < e; s += n) {
+			n = e - s < POPULATE ? e - s : POPULATE;
+			error = vmf_fault_in((void *)s, n, advice == MADV_POPULATE_READ ? VMF_PROT_READ : VMF_PROT_WRITE);
+			if (error != 0)
+				return error;
+			(void)vmf_fault_release((void *)s, n);
+		}
+		return 0;
 	case MADV_PAGEOUT:
 		return kernel_error(vmf_advise((void *)s, e - s, VMF_ADVICE_COLD));
 	case MADV_DONTNEED:
@@ -402,6 +434,24 @@ call_mincore(struct gate_call *call)
 	return true;
 }
 
+/* Private memory: there is nothing to be written; but whether there is memory is what some ask by it. */
+static bool
+call_msync(struct gate_call *call)
+{
+	int flags = (int)call->arg[2];
+	struct vmf_region r;
+	uintptr_t s, e;
+
+	if (!managed_part(call, &s, &e))
+		return false;
+	if ((flags & ~(MS_ASYNC | MS_INVALIDATE | MS_SYNC)) != 0 || (flags & (MS_ASYNC | MS_SYNC)) == (MS_ASYNC | MS_SYNC))
+		call->result = -EINVAL;
+	for (; s < e && call->result == 0; s = (uintptr_t)r.addr + r.size)
+		if (vmf_region((void *)s, &r) != 0 || (uintptr_t)r.addr > s)
+			call->result = -ENOMEM;
+	return true;
+}
+
 static bool
 call_lock(struct gate_call *call, bool lock)
 {
@@ -429,10 +479,8 @@ call_lock(struct gate_call *call, bool lock)
 bool
 mmap_call(struct gate_call *call)
 {
-	uintptr_t s, e;
-
 	switch (call->nr) {
-	case SYS_mmap:
+	case GATE_MMAP:
 		return call_mmap(call);
 	case SYS_munmap:
 		return call_munmap(call);
@@ -453,8 +501,18 @@ mmap_call(struct gate_call *call)
 		call->arg[0] |= MCL_ONFAULT;
 		return false;
 	case SYS_msync:
-		/* Private memory: there is nothing to be written. */
-		return managed_part(call, &s, &e);
+		return call_msync(call);
+	case SYS_pkey_mprotect:
+		/* Key -1 is none.  Others the kernel would give to mappings that are ours. */
+		if ((int)call->arg[3] == -1)
+			return call_mprotect(call);
+		call->result = -EINVAL;
+		return shim_managed((void *)call->arg[0], (size_t)call->arg[1]);
+#ifdef SYS_mseal
+	case SYS_mseal:
+		call->result = -EPERM;
+		return shim_managed((void *)call->arg[0], (size_t)call->arg[1]);
+#endif
 	case SYS_shmat:
 	case SYS_remap_file_pages:
 		call->result = -EINVAL;

@@ -7,6 +7,7 @@
  *
  *	malloc.c	the malloc family: jemalloc, whose memory comes from heap.c
  *	heap.c		memory for jemalloc, watched or not
+ *	libcs.c		what libc allocates for itself
  *	mmap.c		the program's calls about memory
  *	descriptors.c	the library's descriptors, which the program does not see
  *	shim.c		first use, what this process is to be, what is managed
@@ -15,6 +16,8 @@
  *	confine.c	filters for system calls
  *	limits.c	limits that the program puts on itself
  *	threads.c	the last one that leaves
+ *	stacks.c	threads whose stack is managed
+ *	robust.c	locks whose owners end
  *	raw.c		signal actions past the gates
  *	chaos.c		for tests: takes pages away at random
  *	gate*.c, signals.c	system calls and signals meet managed memory
@@ -73,6 +76,15 @@ void shim_refuse(const char *why, const char *more);
 /* malloc.c: find whom to pass calls on to.  => starting */
 void malloc_find_next(void);
 
+/*
+ * libcs.c: what libc allocates for itself is apart, where its system calls are not seen.
+ * => libcs_alloc(): old is a block of jemalloc's, or null
+ */
+extern bool libcs_apart;
+void libcs_start(void);
+bool libcs_caller(const void *pc);
+void *libcs_alloc(void *old, size_t size, bool zero);
+
 /* heap.c: what jemalloc calls for mmap(2) and the like; the results are theirs. */
 void *heap_mmap(void *addr, size_t size, int prot, int flags, int fd, long offset);
 int heap_munmap(void *addr, size_t size);
@@ -100,9 +112,16 @@ void limits_fork(bool begin);
 void confine_call(const struct gate_call *);
 extern _Atomic bool shim_confined;	/* no more memory becomes managed, nor is any given back */
 
+/* stacks.c: a thread is about to be made, by this call */
+void stacks_thread(const struct gate_call *);
+
+/* robust.c: the calling thread is about to end, and may hold robust mutexes */
+void robust_leaves(void);
+
 /* threads.c: the calling thread is about to end; if it is the last, so does the process */
 void thread_leaves(int status);
 void threads_start(void);
+void threads_forked(void);		/* in a child: who held the lock has not come along */
 
 /* fork.c */
 void fork_start(void);			/* before the library starts ... */

@@ -116,7 +116,7 @@ kernel_action(const struct kaction *a, bool guest)
 		k.restorer = signals_restorer;
 	}
 	/* A guest's handlers are not in the table, which is its host's. */
-	if (!guest && ((a->mask & HIDDEN) || (GATE_ARCH_FRAMES && (a->flags & (unsigned)SA_ONSTACK)))) {
+	if (!guest && (GATE_ARCH_FRAMES || (a->mask & HIDDEN))) {
 		k.handler = (void (*)(int))(uintptr_t)signals_wrapper;
 		k.flags |= (unsigned)SA_SIGINFO | (GATE_ARCH_FRAMES ? (unsigned)SA_ONSTACK : 0);
 		k.mask = ~HIDDEN;

@@ -13,9 +13,10 @@
  *
  *	SIGSEGV, SIGBUS		the fault handler's (lib/trap.c).  What it declines comes to
  *				signals_deliver(), which it takes for the program's action
- *	a handler that wants an alternate stack, or blocks one of the two while it runs
- *				signals_wrapper(), which enters it as the kernel would have
- *	anything else		the program's own, untouched: no cost
+ *	a handler of another	signals_wrapper(), which enters it as the kernel would have: the kernel
+ *				cannot make a frame where the stack is managed memory and a page of it is
+ *				away, and ends the process.  (i386: only a handler that blocks one of the two)
+ *	anything else		the program's own
  *
  * The kernel's alternate stack is ours, in every thread: a fault must be heard also where the stack itself is
  * managed memory, and the program's is too small for a fault handler.  Handlers of the program's do not run
@@ -88,6 +89,12 @@ void signals_end(struct gate_call *, struct signals_call *);
 /* Is sp on the alternate stack that the program gave to this thread? */
 bool signals_on_altstack(uintptr_t sp);
 
+/*
+ * fn(arg).  If the stack is managed memory, on ours, with all signals blocked: the library must not run where
+ * it takes pages away itself.  fn may be called with signals blocked already, and may fork.
+ */
+void signals_off_stack(void (*fn)(void *), void *arg);
+
 /* exec hands on what is blocked, and what is ignored. */
 struct signals_exec {
 	struct kaction action[2];
@@ -106,5 +113,7 @@ void signals_thread_start(void);
 void signals_thread_exit(void);
 /* In the child of a fork that was made in the gate. */
 void signals_forked(void);
+/* The same, where pins of the parent's are none of the child's. */
+void signals_repin(void);
 
 #endif

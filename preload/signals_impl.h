@@ -74,6 +74,8 @@ long signals_sigaltstack(uintptr_t sp, const stack_t *new, stack_t *old);
 bool signals_enter(int sig, siginfo_t *si, ucontext_t *context, const struct kaction *, kset blocked);
 /* The kernel's alternate stack of this thread, which is ours: is sp on it? */
 bool signals_on_own_stack(uintptr_t sp);
+/* arch: fn(arg), on another stack.  => top is a multiple of 16 */
+void gate_on_stack(void *top, void (*fn)(void *), void *arg);
 /* A handler was entered on the program's alternate stack: SS_AUTODISARM takes it away. */
 void signals_disarm(void);
 /* arch: where such handlers return to; what the kernel's own frames return to, too. */

@@ -71,6 +71,15 @@ alt_pin(struct signals_thread *t, const stack_t *ss)
 		t->pin.size = 0;
 }
 
+void
+signals_repin(void)
+{
+	struct gate_pin *pin = &signals_thread.pin;
+
+	if (pin->size != 0 && gate_ops.pin(pin) != 0)
+		pin->size = 0;
+}
+
 /* => no signal but a fault of our own may come between this and the end of the thread: libc blocks them */
 void
 signals_thread_exit(void)
@@ -119,6 +128,23 @@ signals_on_own_stack(uintptr_t sp)
 	uintptr_t own = (uintptr_t)signals_thread.own;
 
 	return own != 0 && sp > own && sp <= own + own_size();
+}
+
+void
+signals_off_stack(void (*fn)(void *), void *arg)
+{
+	uintptr_t sp = (uintptr_t)__builtin_frame_address(0);
+	kset all = ~HIDDEN, old;
+
+	/* A child of vfork() has its host's. */
+	if (gate_ops.managed == NULL || !gate_ops.managed((void *)sp, 1) || !signals_thread_ready ||
+	    signals_thread.own == NULL || signals_guest()) {
+		fn(arg);
+		return;
+	}
+	(void)GATE_RAW(SYS_rt_sigprocmask, SIG_BLOCK, &all, &old, sizeof(all), 0, 0);
+	gate_on_stack((char *)signals_thread.own + own_size(), fn, arg);
+	(void)GATE_RAW(SYS_rt_sigprocmask, SIG_SETMASK, &old, NULL, sizeof(old), 0, 0);
 }
 
 /* What of it is pinned stays so: a frame on it may yet be read. */

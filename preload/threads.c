@@ -165,6 +165,12 @@ is_last(int self)
 }
 
 void
+threads_forked(void)
+{
+	atomic_store(&leaving.lock, false);
+}
+
+void
 thread_leaves(int status)
 {
 	int pid = (int)GATE_RAW(SYS_getpid, 0, 0, 0, 0, 0, 0), self = number_in_proc();

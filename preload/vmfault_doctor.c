@@ -355,6 +355,9 @@ check_swap(struct finding *f)
 		(void)close(fd);
 }
 
+#define PLT_GATE	"--gate plt: libc's own memory is not managed; syscall(), and rarer functions, may fail on " \
+			"paged-out memory: see The gate in vmfault(1)"
+
 /* The gate rewrites the system calls of libc where they stand. */
 static void
 check_gate(struct finding *f)
@@ -368,14 +371,14 @@ check_gate(struct finding *f)
 		found(f, FINE, "code can be rewritten: every system call of glibc %s is seen", gnu_get_libc_version());
 	} else {
 		found(f, LIMITED, "code cannot be rewritten: %s", strerror(errno));
-		f->instead = "--gate plt: system calls that libc makes by itself are not seen, and may fail on paged-out memory";
+		f->instead = PLT_GATE;
 		f->more = "a security policy that allows it (SELinux: execmem)";
 	}
 	if (code != MAP_FAILED)
 		(void)munmap(code, PAGE);
 #else
 	found(f, LIMITED, "glibc %s on i386: its system calls are not rewritten", gnu_get_libc_version());
-	f->instead = "--gate plt: system calls that libc makes by itself are not seen, and may fail on paged-out memory";
+	f->instead = PLT_GATE;
 	f->more = "x86_64";
 #endif
 }

@@ -118,11 +118,15 @@ typedef Elf32_Ehdr elf_header;
 typedef Elf32_Phdr elf_segment;
 #endif
 
+/* Its linker would not find what the shim needs, and end the program. */
+static const char another_libc[] = "linked with another C library (musl)";
+
 /* Why the dynamic linker will not load the shim into this ELF file, or null. */
 static const char *
 elf_obstacle(int fd, const elf_header *e)
 {
 	elf_segment segment;
+	char linker[PATH_MAX] = "";
 
 	if (e->e_ident[EI_CLASS] != OUR_CLASS || e->e_machine != OUR_MACHINE)
 		return "a program of another machine";
@@ -130,7 +134,8 @@ elf_obstacle(int fd, const elf_header *e)
 		if (pread(fd, &segment, sizeof(segment), (off_t)(e->e_phoff + i * e->e_phentsize)) != sizeof(segment))
 			return NULL;
 		if (segment.p_type == PT_INTERP)
-			return NULL;
+			return pread(fd, linker, sizeof(linker) - 1, (off_t)segment.p_offset) > 0 &&
+			    strstr(linker, "/ld-musl") != NULL ? another_libc : NULL;
 	}
 	return "statically linked";
 }
@@ -188,7 +193,7 @@ obstacle(char *path)
 int
 cmd_run(char **argv)
 {
-	char message[CONFIG_MESSAGE], path[PATH_MAX];
+	char message[CONFIG_MESSAGE], path[PATH_MAX], shim[PATH_MAX];
 	struct shim_config config;
 	const char *why;
 	int error, taken;
@@ -212,14 +217,13 @@ cmd_run(char **argv)
 		say("%s", message);
 		return STATUS_USAGE;
 	}
-	if (!shim_path(path, sizeof(path))) {
+	if (!shim_path(shim, sizeof(shim))) {
 		say(SHIM_NAME ": it is neither beside this command nor in " LIBDIR);
 		return STATUS_SELF;
 	}
-	if (!preload(path))
-		return STATUS_SELF;
-
 	why = find_program(*argv, path, sizeof(path)) ? obstacle(path) : NULL;
+	if (why != another_libc && !preload(shim))
+		return STATUS_SELF;
 	if (why != NULL) {
 		if (config.strict || !config.quiet)
 			say("%s: %s: it %s", *argv, why, config.strict ? "cannot be managed" : "runs unmanaged");

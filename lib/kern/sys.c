@@ -475,7 +475,7 @@ sys_poll(struct pollfd *p, unsigned n, int timeout_ms)
 {
 	struct ktimespec ts = { timeout_ms / 1000, timeout_ms % 1000 * (NSEC_PER_SEC / 1000) };
 
-	return (int)CALL(SYS_ppoll, p, n, &ts, NULL, 0L);
+	return (int)CALL(SYS_ppoll, p, n, timeout_ms < 0 ? NULL : &ts, NULL, 0L);
 }
 
 int64_t

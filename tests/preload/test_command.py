@@ -212,6 +212,17 @@ class Run(Case):
         self.unmanaged(self.file('script', f'#! {static} argument\n', 0o755), 'statically linked')
         self.assertEqual(vmfault('run', self.file('script', '#!/bin/sh\nexit 0\n', 0o755)).stderr, '')
 
+    def test_programs_of_another_libc_run_without_the_shim(self):
+        # One whose linker has such a name, and is glibc's.
+        cc = os.environ.get('CC', 'cc').split()
+        source = self.file('musl.c', '#include <stdlib.h>\nint main(void) { return getenv("LD_PRELOAD") != NULL; }\n')
+        program, linker = self.work + '/musl', self.work + '/ld-musl-x86_64.so.1'
+        subprocess.run([*cc, '-o', program, source], check=True)
+        headers = subprocess.run(['readelf', '-l', program], check=True, capture_output=True, text=True).stdout
+        os.symlink(re.search(r'interpreter: ([^\]]*)', headers).group(1), linker)
+        subprocess.run([*cc, '-Wl,--dynamic-linker=' + linker, '-o', program, source], check=True)
+        self.unmanaged(program, r'linked with another C library \(musl\)')
+
     @unittest.skipIf(os.getuid() != 0, 'skip: only root can make a set-id program of another user')
     def test_set_id_programs_run_unmanaged_with_a_line(self):
         program = shutil.copy('/bin/true', self.work + '/true')

@@ -183,6 +183,26 @@ gate_raw:
 	.cfi_endproc
 	.size	gate_raw, . - gate_raw
 
+/* void gate_on_stack(top, fn, arg): fn(arg), on another stack.  => top is a multiple of 16 */
+	.globl	gate_on_stack
+	.hidden	gate_on_stack
+	.type	gate_on_stack, @function
+gate_on_stack:
+	.cfi_startproc
+	push	%rbp
+	.cfi_def_cfa_offset 16
+	.cfi_offset %rbp, -16
+	mov	%rsp, %rbp
+	.cfi_def_cfa_register %rbp
+	mov	%rdi, %rsp
+	mov	%rdx, %rdi
+	call	*%rsi
+	leave
+	.cfi_def_cfa %rsp, 8
+	ret
+	.cfi_endproc
+	.size	gate_on_stack, . - gate_on_stack
+
 /* bool gate_copy(to, from, n): a fault in the move goes on behind it, with what is left in rcx */
 	.globl	gate_copy, gate_copy_move, gate_copy_end
 	.hidden	gate_copy, gate_copy_move, gate_copy_end
