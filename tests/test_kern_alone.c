@@ -6,6 +6,7 @@
 
 #include <check.h>
 #include <errno.h>
+#include <liburing.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -123,6 +124,41 @@ refuse(enum sys_call which)
 	return which == SYS_CALL_STAT ? -EACCES : 0;
 }
 
+/* The kernel's threads for io_uring, one of which reads a pipe that stays empty. */
+START_TEST(threads_of_the_kernel_do_not_count_at_a_second_look)
+{
+	struct io_uring ring;
+	struct io_uring_sqe *sqe;
+	uint64_t end = now_ms() + 5000;
+	pthread_t t;
+	char c;
+	int fds[2];
+
+	check(pipe(fds) == 0);
+	if (io_uring_queue_init(4, &ring, 0) != 0) {
+		puts("skip: this case: no io_uring");
+		return;
+	}
+	check(alone_but(0));
+	sqe = io_uring_get_sqe(&ring);
+	io_uring_prep_read(sqe, fds[0], &c, 1, 0);
+	sqe->flags |= IOSQE_ASYNC;
+	check(io_uring_submit(&ring) == 1);
+	while (alone() && now_ms() < end)
+		usleep(200);
+	check(!alone());
+	check(alone_but(0));
+	pthread_mutex_lock(&idle);
+	check(pthread_create(&t, NULL, wait_idle, NULL) == 0);
+	check(!alone_but(0));
+	check(alone_but(1));
+	pthread_mutex_unlock(&idle);
+	check(pthread_join(t, NULL) == 0);
+	check(write(fds[1], "x", 1) == 1);
+	io_uring_queue_exit(&ring);
+}
+END_TEST
+
 START_TEST(not_to_know_is_not_to_be_alone)
 {
 	check(alone());
@@ -147,6 +183,7 @@ main(void)
 	tcase_add_loop_test(tc, threads_of_the_library_do_not, 0, 2);
 	tcase_add_test(tc, threads_of_a_user_pager_count);
 	tcase_add_test(tc, a_forked_child_is_alone);
+	tcase_add_test(tc, threads_of_the_kernel_do_not_count_at_a_second_look);
 	tcase_add_test(tc, not_to_know_is_not_to_be_alone);
 	suite_add_tcase(s, tc);
 	return run_suite(s);

@@ -25,6 +25,13 @@ void alone_join(pthread_t);
 void alone_ours(int by);
 void alone_forked(void);		/* in a forked child: they have not come along */
 bool alone(void);
-bool alone_but(unsigned n);		/* ... but for n more, which the caller knows of */
+
+/*
+ * The same, but for n more, which the caller knows of; and looking twice.  The kernel makes threads of this process for
+ * what io_uring cannot do at once: they come and go, run none of the program's code, and have links as others do.
+ * alone() takes them for the program's, which costs it a shortcut.  Here each thread is looked at where
+ * the number of links does not say yes: some microseconds a thread.
+ */
+bool alone_but(unsigned n);
 
 #endif

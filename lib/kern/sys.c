@@ -489,6 +489,12 @@ sys_unlinkat(int dir, const char *path)
 	return (int)CALL(SYS_unlinkat, (long)dir, path, 0L);
 }
 
+int64_t
+sys_getdents(int fd, void *buf, size_t len)
+{
+	return CALL(SYS_getdents64, fd, buf, len);
+}
+
 int
 sys_lock(int fd)
 {

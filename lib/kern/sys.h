@@ -92,6 +92,7 @@ int sys_futex_wait_shared(const _Atomic uint32_t *, uint32_t val);
 int sys_futex_wake_shared(const _Atomic uint32_t *, int n);
 int sys_openat(int dir, const char *path, int flags);
 int sys_unlinkat(int dir, const char *path);
+int64_t sys_getdents(int fd, void *, size_t);	/* struct dirent64, as getdents64(2) */
 int sys_lock(int fd);				/* for us alone (flock); -EWOULDBLOCK: it is somebody's */
 int64_t sys_size(int fd);			/* of a file or a block device (lseek, SEEK_END) */
 /* Where the next data is, at off or after it (lseek, SEEK_DATA); -ENXIO: none. */
