@@ -9,6 +9,7 @@
  *	heap.c		memory for jemalloc, watched or not
  *	mmap.c		the program's calls about memory
  *	descriptors.c	the library's descriptors, which the program does not see
+ *	dlopen.c	no object looks past us
  *	shim.c		first use, what this process is to be, what is managed
  *	fork.c		fork
  *	calls.c		what the gates ask
@@ -70,6 +71,9 @@ void shim_refuse(const char *why, const char *more);
 
 /* malloc.c: find whom to pass calls on to.  => starting */
 void malloc_find_next(void);
+
+/* dlopen.c: before any other constructor. */
+void dlopen_find_next(void);
 
 /* heap.c: what jemalloc calls for mmap(2) and the like; the results are theirs. */
 void *heap_mmap(void *addr, size_t size, int prot, int flags, int fd, long offset);

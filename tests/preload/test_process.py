@@ -60,6 +60,89 @@ class Unwatched(unittest.TestCase):
         self.assertEqual((got.stdout, got.returncode, got.stderr.count('\n')), ('', 2, 1))
 
 
+class Objects(unittest.TestCase):
+    def test_blocks_of_objects_that_bind_deeply(self):
+        """Their free() must be the one that goes with everybody's malloc(); and they are found where the caller says."""
+        inner = '#include <stdlib.h>\n#include <string.h>\n' \
+            'char *make(void) { return strdup("made"); }\nvoid drop(char *p) { free(p); }'
+        outer = r'''
+#include <dlfcn.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+int main(void)
+{
+	void *o = dlopen("inner.so", RTLD_NOW | RTLD_LOCAL | RTLD_DEEPBIND);
+	if (o == NULL)
+		return puts(dlerror()), 1;
+	char *(*make)(void) = (char *(*)(void))dlsym(o, "make");
+	void (*drop)(char *) = (void (*)(char *))dlsym(o, "drop");
+	char *p = make(), *q = strdup("a long one, for another size class than the first one has");
+	puts(p);
+	free(p);
+	drop(q);
+	return 3;
+}'''
+        with tempfile.TemporaryDirectory() as directory:
+            os.mkdir(os.path.join(directory, 'sub'))
+            path = build(os.path.join(directory, 'sub'), inner, '-shared', '-fPIC')
+            os.rename(path, os.path.join(directory, 'sub', 'inner.so'))
+            program = build(directory, outer, '-Wl,--enable-new-dtags,-rpath,$ORIGIN/sub')
+            for env in {}, LIMIT:
+                got = run(program, env=env)
+                self.assertEqual((got.stdout, got.stderr, got.returncode), ('made\n', '', 3))
+
+
+class Threads(unittest.TestCase):
+    def test_the_last_thread_ends_it_whatever_the_kernel_runs(self):
+        """The kernel's threads for io_uring are none of the program's."""
+        source = r'''
+#include <dirent.h>
+#include <liburing.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+static struct io_uring ring;
+static char c;
+static int workers(void)
+{
+	int n = 0;
+	DIR *d = opendir("/proc/self/task");
+	for (struct dirent *e; (e = readdir(d)) != 0;) {
+		char name[300], line[99] = "";
+		snprintf(name, sizeof(name), "/proc/self/task/%s/comm", e->d_name);
+		FILE *f = fopen(name, "r");
+		if (f != 0) {
+			n += e->d_name[0] != '.' && fgets(line, sizeof(line), f) && strncmp(line, "iou-wrk", 7) == 0;
+			fclose(f);
+		}
+	}
+	closedir(d);
+	return n;
+}
+int main(void)
+{
+	int fds[2];
+	if (pipe(fds) != 0 || io_uring_queue_init(4, &ring, 0) != 0)
+		return 77;
+	struct io_uring_sqe *sqe = io_uring_get_sqe(&ring);
+	io_uring_prep_read(sqe, fds[0], &c, 1, 0);
+	sqe->flags |= IOSQE_ASYNC;
+	io_uring_submit(&ring);
+	while (workers() == 0)		/* it has come */
+		usleep(1000);
+	write(1, "last\n", 5);
+	pthread_exit(0);
+}'''
+        with tempfile.TemporaryDirectory() as directory:
+            program = build(directory, source, '-luring', '-pthread')
+            if program is None or run(program, preload=False).returncode == 77:
+                self.skipTest('no io_uring')
+            got = run(program, env=LIMIT)
+            self.assertEqual((got.stdout, got.stderr, got.returncode), ('last\n', '', 0))
+
+
 class Refused(unittest.TestCase):
     def check(self, args, why, **more):
         """Runs, with a line; without one, if that is not wanted; not at all, if it must be managed."""
