@@ -23,15 +23,12 @@
 
 #include <sys/mman.h>
 #include <sys/resource.h>
-#include <sys/stat.h>
 #include <sys/wait.h>
 
-#include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <libgen.h>
 #include <limits.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -339,16 +336,15 @@ find_shim(void)
 	return (access(strchr(preload[VMFAULT], '=') + 1, R_OK) == 0);
 }
 
-/* Can it be loaded?  Tried in a process of its own: it would take over here. */
+/* Can it be preloaded?  dlopen() could not say: its storage of threads must be there from the start. */
 static bool
 find_jemalloc(void)
 {
+	static const char try[] = "LD_PRELOAD=" JEMALLOC " grep -q " JEMALLOC " /proc/self/maps 2>/dev/null";
 	int status = -1;
-	pid_t pid = fork();
+	pid_t pid = start(try, "/", NULL, "N=0", -1);
 
-	if (pid == 0)
-		_exit(dlopen(JEMALLOC, RTLD_LAZY | RTLD_LOCAL) == NULL);
-	while (pid > 0 && waitpid(pid, &status, 0) < 0 && errno == EINTR)
+	while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
 		;
 	snprintf(preload[KERNEL], sizeof(preload[0]), "LD_PRELOAD=%s", status == 0 ? JEMALLOC : "");
 	return (status == 0);
