@@ -182,7 +182,7 @@ def make_directory(path, _program=None):
             out.write(text)
 
 
-def run(program, settings, prepare):
+def run(program, settings, prepare, seconds):
     """Output, errors and exit status."""
     with tempfile.TemporaryDirectory(prefix='vmfault-', ignore_cleanup_errors=True) as path:
         prepare(path, program)
@@ -192,7 +192,7 @@ def run(program, settings, prepare):
             p = subprocess.Popen(['/bin/sh', '-c', program['sh']], cwd=path, env=env, stdin=null,
                                  stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)
             try:
-                out, err = p.communicate(timeout=program.get('time', TIME))
+                out, err = p.communicate(timeout=seconds)
             except subprocess.TimeoutExpired:
                 os.killpg(p.pid, 9)
                 out, err = p.communicate()
@@ -200,7 +200,7 @@ def run(program, settings, prepare):
         return out, err, p.returncode
 
 
-def peak(program, prepare):
+def peak(program, prepare, seconds):
     """Bytes that the largest process of it takes by itself."""
     script = ('import resource, subprocess, sys\n'
               'subprocess.run(["/bin/sh", "-c", sys.argv[1]], stdout=subprocess.DEVNULL, '
@@ -209,7 +209,7 @@ def peak(program, prepare):
     with tempfile.TemporaryDirectory(prefix='vmfault-', ignore_cleanup_errors=True) as path:
         prepare(path, program)
         p = subprocess.run([sys.executable, '-c', script, program['sh']], cwd=path, check=True,
-                           timeout=program.get('time', TIME),
+                           timeout=seconds,
                            capture_output=True, env=dict(os.environ, LC_ALL='C', PYTHONHASHSEED='0', TMPDIR=path))
         return int(p.stdout) * 1024
 
@@ -236,14 +236,14 @@ def differences(program, native, again, got):
     return [d for d in zip(('output', 'errors', 'status'), native, got) if d[1] != d[2]]
 
 
-def main(table, prepare):
+def main(table, prepare, seconds):
     shim, name = os.path.abspath(sys.argv[1]), sys.argv[2]
     program = table[name]
     why = missing(name, program)
     if why is not None:
         print(f'skip: {why}')
         return 77
-    quarter = max(peak(program, prepare) // 4, LEAST)
+    quarter = max(peak(program, prepare, seconds) // 4, LEAST)
     little = {'VMFAULT_MEMORY': str(quarter), 'VMFAULT_SWAP_SIZE': '1G'}
     modes = {
         'plain': {},
@@ -251,8 +251,8 @@ def main(table, prepare):
         'little': little,
         'mapped': dict(little, VMFAULT_MANAGE='heap+mmap', VMFAULT_MIN_MMAP='16K', VMFAULT_CHAOS='2000'),
     }
-    native = run(program, {}, prepare)
-    again = run(program, {}, prepare)
+    native = run(program, {}, prepare, seconds)
+    again = run(program, {}, prepare, seconds)
     if native != again and not program.get('passes'):
         print(f'{name}: does not even say the same twice:\n{native}\n{again}')
         return 1
@@ -261,7 +261,7 @@ def main(table, prepare):
         return 1
     failed = False
     for mode in sys.argv[3:] or modes:
-        got = run(program, dict(modes[mode], LD_PRELOAD=shim), prepare)
+        got = run(program, dict(modes[mode], LD_PRELOAD=shim), prepare, seconds)
         wrong = differences(program, native, again, got)
         failed |= bool(wrong)
         print(f'{name}: {mode}: {"FAILED" if wrong else "ok"}')
@@ -273,4 +273,4 @@ def main(table, prepare):
 
 
 if __name__ == '__main__':
-    sys.exit(main(PROGRAMS, make_directory))
+    sys.exit(main(PROGRAMS, make_directory, TIME))

@@ -8,7 +8,7 @@ for i in 1 2 3 4 5 6 7 8; do
 	git add . && git commit -q -m "$i"
 done
 git rev-parse HEAD
-git -c pack.threads=2 gc -q --aggressive --prune=now; git fsck --full 2>&1
+git -c pack.threads=2 repack -a -d -q -f --depth=50; git prune; git fsck --full 2>&1
 cd .. && git clone -q "file://$PWD/a" b && cd b || exit 8
 git log --stat --format=%H | sha256sum
 git log -p | sha256sum
