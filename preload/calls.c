@@ -79,6 +79,15 @@ hook(struct gate_call *call)
 		if (shim_watched())
 			thread_leaves((int)call->arg[0]);
 		return false;
+	case SYS_tgkill:
+	case SYS_setuid:
+	case SYS_setgid:
+	case SYS_setreuid:
+	case SYS_setregid:
+	case SYS_setresuid:
+	case SYS_setresgid:
+	case SYS_setgroups:
+		return credentials_call(call);
 	default:
 		return descriptors_call(call) || (shim_watched() && mmap_call(call));
 	}

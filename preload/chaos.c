@@ -10,7 +10,6 @@
 
 #include <errno.h>
 #include <pthread.h>
-#include <signal.h>
 #include <time.h>
 
 #include "kern/alone.h"
@@ -100,17 +99,10 @@ run(void *arg)
 int
 chaos_start(void)
 {
-	sigset_t all, old;
 	pthread_t thread;
-	int error;
+	int error = alone_thread(&thread, run);
 
-	(void)sigfillset(&all);
-	(void)pthread_sigmask(SIG_SETMASK, &all, &old);
-	error = pthread_create(&thread, NULL, run, NULL);
-	(void)pthread_sigmask(SIG_SETMASK, &old, NULL);
-	if (error == 0) {
-		alone_ours(1);
+	if (error == 0)
 		(void)pthread_detach(thread);
-	}
-	return -error;
+	return error;
 }

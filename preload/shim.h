@@ -8,6 +8,7 @@
  *	malloc.c	the malloc family: jemalloc, whose memory comes from heap.c
  *	heap.c		memory for jemalloc, watched or not
  *	mmap.c		the program's calls about memory
+ *	credentials.c	whose threads the library's are, when the program changes its user
  *	descriptors.c	the library's descriptors, which the program does not see
  *	dlopen.c	no object looks past us
  *	shim.c		first use, what this process is to be, what is managed
@@ -87,9 +88,10 @@ int heap_advise(void *addr, size_t size, int advice);
 /* calls.c: the gates.  *patched: clones come through them.  0 or -errno */
 int calls_start(bool *patched);
 
-/* descriptors.c and mmap.c: calls that come through the gate.  false: they are the kernel's */
+/* credentials.c, descriptors.c and mmap.c: calls that come through the gate.  false: they are the kernel's */
 struct gate_call;
 void descriptors_start(void);
+bool credentials_call(struct gate_call *);
 bool descriptors_call(struct gate_call *);
 bool mmap_call(struct gate_call *);
 

@@ -85,7 +85,7 @@ LONG = {
     'curl': {'needs': ['python3'], 'sh':
              'python3 -u -m http.server -b 127.0.0.1 0 >log 2>&1 & s=$!; until p=$(sed -n "s/.*port \\([0-9]*\\).*/\\1/p" '
              'log) && [ -n "$p" ]; do sleep 0.1; done; for i in 1 2 3; do curl -s http://127.0.0.1:$p/words '
-             '--parallel http://127.0.0.1:$p/tree/big.c | sha256sum; done; kill $s; wait $s; echo $?'},
+             'http://127.0.0.1:$p/tree/big.c | sha256sum; done; kill $s; wait $s; echo $?'},
     'vim': {'sh': 'vim -u NONE -es words -c "%s/dog/cats/g" -c "sort u" -c "w! out" -c q; sha256sum out'},
     'emacs': {'sh': 'emacs -Q --batch --eval "(progn (find-file \\"words\\") (sort-lines nil (point-min) (point-max)) '
                     '(while (re-search-forward \\"d\\\\\\\\(o\\\\\\\\)g\\" nil t) (replace-match \\"\\\\\\\\1\\")) '

@@ -6,7 +6,7 @@ usage: soak.py SHIM runs N
        soak.py SHIM mixed SECONDS
 
     runs N         short programs, one after another, in all settings: output and status as without the shim
-    mixed SECONDS  servers and programs that do the same over and over, side by side, and short programs between;
+    mixed SECONDS  so long at least, servers and programs that do the same over and over, side by side, and short programs between;
                    after each round what a process holds is counted: descriptors, threads, mappings, and
                    bytes in memory, in swap and in memory files.  It must not grow
 
@@ -28,7 +28,7 @@ import time
 JOBS = os.path.join(os.path.dirname(os.path.abspath(__file__)), 'jobs')
 PR_SET_CHILD_SUBREAPER = 36
 HANGS = 300		# seconds
-WARM = 4		# rounds that do not count, at least
+WARM = 3		# rounds that say what may be held, at least; and as many to compare with
 SPARE = 6 << 20		# bytes that an allocator may come to keep
 SPARE_MAPPINGS = 40
 
@@ -39,7 +39,7 @@ SETTINGS = {
     'compress': dict(LITTLE, VMFAULT_COMPRESS='1'),
     'mapped': dict(LITTLE, VMFAULT_MANAGE='heap+mmap', VMFAULT_MIN_MMAP='16K', VMFAULT_CHAOS='1000'),
     'copy': dict(LITTLE, VMFAULT_FORK='copy'),
-    'chaos': {'VMFAULT_CHAOS': '20000'},
+    'chaos': {'VMFAULT_CHAOS': '5000'},
     'stats': dict(LITTLE, VMFAULT_STATS='/dev/null'),
 }
 
@@ -140,10 +140,10 @@ class Held:
     def judge(self):
         n = len(self.counts)
         if n < 2 * WARM:
-            print(f'{self.name}: {n} rounds: too few to say')
+            fail(f'{self.name}: {n} rounds: too few to say')
             return
-        first = self.counts[WARM - 1:max(WARM + 1, n // 4)]
-        last = self.counts[-max(3, n // 8):]
+        first = self.counts[1:max(WARM, n // 4)]
+        last = self.counts[-max(2, n // 8):]
         for what in first[0]:
             most, now = max(c[what] for c in first), min(c[what] for c in last)
             spare = {'bytes': SPARE + most // 5, 'mappings': SPARE_MAPPINGS + most // 5}.get(what, 0)
@@ -241,9 +241,11 @@ class Redis:
 
 
 def go_round(loops, end):
-    """Until it is time: rounds of all that are in the list, one after another."""
+    """Until it is time, but often enough: rounds of all that are in the list, one after another."""
     try:
-        while time.monotonic() < end and not failures:
+        for n in itertools.count():
+            if failures or (n >= 2 * WARM and time.monotonic() > end):
+                break
             for loop, counts in loops:
                 loop.round()
                 counts.count()
@@ -261,7 +263,7 @@ def mixed(shim, seconds, directory):
     for t in ts:
         t.start()
     runs = Runs(shim, directory)
-    while time.monotonic() < end and not failures:
+    while any(t.is_alive() for t in ts) and not failures:
         runs.one()
     for t in ts:
         t.join()

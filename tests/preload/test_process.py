@@ -143,6 +143,68 @@ int main(void)
             self.assertEqual((got.stdout, got.stderr, got.returncode), ('last\n', '', 0))
 
 
+@unittest.skipIf(os.getuid() != 0, 'this is not root')
+class Users(unittest.TestCase):
+    """libc changes a process's user in every thread, and ends it when these do not agree."""
+
+    def test_capabilities_of_the_one_thread_are_the_process_s(self):
+        source = r'''
+#include <errno.h>
+#include <grp.h>
+#include <linux/capability.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+static void raise_(unsigned bits)
+{
+	struct __user_cap_header_struct h = { _LINUX_CAPABILITY_VERSION_3, 0 };
+	struct __user_cap_data_struct d[2] = { { bits, bits, 0 } };
+	printf("capset %ld\n", syscall(SYS_capset, &h, d));
+}
+#define SAY(call)	(printf("%s: %d\n", #call, (call)), fflush(stdout))
+int main(int argc, char **argv)
+{
+	gid_t *groups = calloc(5000, sizeof(*groups));
+	groups[0] = 7;
+	if (argc > 1) {		/* more than the threads have */
+		prctl(PR_SET_KEEPCAPS, 1);
+		SAY(setresuid(65534, 65534, 65534));
+		SAY(setgid(3));
+		raise_(1 << CAP_SETGID | 1 << CAP_SETUID);
+		SAY(setresgid(65533, 65533, 65533));
+		SAY(setgroups(1, groups));
+		SAY(setuid(5));
+		SAY(setresgid(2, 4, 6));
+		raise_(0);
+		SAY(setregid(-1, 2));
+		SAY(setresgid(6, 6, 2));
+	} else {		/* less */
+		raise_(1 << CAP_SETGID);
+		SAY(setuid(1));
+		SAY(setresuid(0, 0, 0));
+		SAY(setgid(1));
+		SAY(setreuid(-1, 1));
+	}
+	SAY(setgid(65532));
+	uid_t r, e, s; gid_t x, y, z;
+	getresuid(&r, &e, &s); getresgid(&x, &y, &z);
+	printf("%d %d %d %d %d %d %d %s\n", r, e, s, x, y, z, getgroups(5000, groups), strerror(errno));
+	return 3;
+}'''
+        with tempfile.TemporaryDirectory() as directory:
+            program = build(directory, source)
+            os.chmod(directory, 0o755)
+            for args in (), ('more',):
+                native = run(program, *args, preload=False)
+                self.assertEqual((native.stderr, native.returncode), ('', 3))
+                for env in LIMIT, dict(LIMIT, VMFAULT_CHAOS='20000'):
+                    got = run(program, *args, env=env)
+                    self.assertEqual((got.stdout, got.stderr, got.returncode), (native.stdout, '', 3))
+
+
 class Refused(unittest.TestCase):
     def check(self, args, why, **more):
         """Runs, with a line; without one, if that is not wanted; not at all, if it must be managed."""
