@@ -6,7 +6,7 @@
  * The end may come anywhere: in exit(), in a bare exit_group() that the gate saw, in a signal handler of
  * the program's.  So the file is put together in memory of our own and written by system calls, with nothing
  * of libc's that takes a lock.  Whoever reads it never sees half: it is written beside its place, and
- * moved there.
+ * moved there; but for what is no regular file, which is written to.
  */
 
 #include "stats.h"
@@ -199,6 +199,36 @@ put_path(struct text *t, const char *pattern)
 	}
 }
 
+/*
+ * Is it something that must stay what it is: a device, a pipe, or a name of a descriptor (/dev/stderr is a link to one)?
+ * Any other link may be somebody's trap.
+ */
+static bool
+is_special(const char *path)
+{
+	static const char descriptors[] = "/proc/self/fd/";
+	char to[sizeof(descriptors)];
+	struct stat st;
+
+	if (lstat(path, &st) != 0 || S_ISREG(st.st_mode))
+		return false;
+	if (!S_ISLNK(st.st_mode))
+		return true;
+	return readlink(path, to, sizeof(to)) == sizeof(to) && memcmp(to, descriptors, sizeof(to) - 1) == 0;
+}
+
+/* At its end.  A pipe that nobody reads is not waited for. */
+static bool
+write_special(const char *path, const struct text *text, const char *from)
+{
+	long fd = syscall(SYS_openat, AT_FDCWD, path, O_WRONLY | O_APPEND | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+	bool ok = fd >= 0 && write_all(fd, from, (size_t)(text->at - from));
+
+	if (fd >= 0)
+		(void)syscall(SYS_close, fd);
+	return ok;
+}
+
 /* Beside its place, then there. */
 static bool
 write_file(const char *path, const struct text *text, const char *from)
@@ -208,6 +238,8 @@ write_file(const char *path, const struct text *text, const char *from)
 	bool ok;
 	long fd;
 
+	if (is_special(path))
+		return write_special(path, text, from);
 	put_string(&t, path);
 	put(&t, ".", 1);
 	put_number(&t, (uint64_t)pid);
