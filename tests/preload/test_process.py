@@ -60,6 +60,33 @@ class Unwatched(unittest.TestCase):
         self.assertEqual((got.stdout, got.returncode, got.stderr.count('\n')), ('', 2, 1))
 
 
+class Descriptors(unittest.TestCase):
+    def test_the_library_s_are_not_there(self):
+        """Whoever tries all numbers finds those that there are without us."""
+        program = """
+import fcntl, os
+def there(call):
+    found = []
+    for fd in range(1100):
+        try:
+            x = call(fd)
+        except OSError:
+            continue
+        found.append(fd)
+        if call == os.dup:
+            os.close(x)
+    return found
+print(there(os.fstat), there(os.dup), there(lambda fd: fcntl.fcntl(fd, fcntl.F_GETFD)))
+print(there(lambda fd: os.stat(fd)), there(lambda fd: os.set_inheritable(fd, False) if fd > 2 else None))
+os.closerange(3, 1100)
+print(len(bytearray(50 << 20)))
+"""
+        native = run(sys.executable, '-c', program, preload=False)
+        self.assertEqual((native.stderr, native.returncode), ('', 0))
+        got = run(sys.executable, '-c', program, env=LIMIT)
+        self.assertEqual((got.stdout, got.stderr, got.returncode), (native.stdout, '', 0))
+
+
 class Objects(unittest.TestCase):
     def test_blocks_of_objects_that_bind_deeply(self):
         """Their free() must be the one that goes with everybody's malloc(); and they are found where the caller says."""
