@@ -9,7 +9,7 @@ start()
 {
 	mkdir -p d1 d2
 	redis-server --port 0 --unixsocket "$PWD/s1" --dir d1 --io-threads 2 --io-threads-do-reads yes --lazyfree-lazy-user-del yes \
-		--save 1 1000 --hz 100 --appendonly yes --enable-debug-command yes >l1 2>&1 &
+		--save 5 1000 --hz 100 --appendonly yes --enable-debug-command yes >l1 2>&1 &
 	one=$!
 	redis-server --port 0 --unixsocket "$PWD/s2" --dir d2 --save '' --enable-debug-command yes >l2 2>&1 &
 	two=$!
@@ -17,7 +17,7 @@ start()
 }
 start
 for k in 1 2 3 4 5 6; do
-	plain redis-benchmark -s s1 -q -n 20000 -c 20 -P 8 -d 100 -r 5000 -t set,sadd,zadd,hset,lpush >/dev/null || echo "benchmark: $?"
+	plain redis-benchmark -s s1 -q -n 4000 -c 20 -P 8 -d 100 -r 5000 -t set,sadd,zadd,hset,lpush >/dev/null || echo "benchmark: $?"
 	cli s1 bgsave >/dev/null
 	cli s1 eval "for i = 1, 10000 do redis.call('set', 'k' .. i, string.rep(i, KEYS[1])) end return 1" 1 "$k"
 done
