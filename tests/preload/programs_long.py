@@ -13,6 +13,7 @@ import programs
 
 JOBS = os.path.join(os.path.dirname(os.path.abspath(__file__)), 'jobs')
 POSTGRES = '/usr/lib/postgresql'
+TIME = 1800		# seconds, on a machine that has other things to do
 
 
 def postgres():
@@ -119,7 +120,13 @@ for module in MODULES:
         'sh': WHICH.format(module) + f'exec $p passes.py test_{module}; done'}
 
 
-TIME = 1800		# seconds, on a machine that has other things to do
+def prepare(path, program):
+    """The files of programs.py, and what jobs take besides."""
+    programs.make_directory(path)
+    for name in os.listdir(JOBS):
+        shutil.copy(os.path.join(JOBS, name), path)
+    for name in program.get('source', []):
+        shutil.copytree(os.path.join(JOBS, '..', '..', '..', name), os.path.join(path, name))
 
 
 def main():
