@@ -21,7 +21,7 @@ for k in 1 2 3 4 5 6; do
 	cli s1 bgsave >/dev/null
 	cli s1 eval "for i = 1, 10000 do redis.call('set', 'k' .. i, string.rep(i, KEYS[1])) end return 1" 1 "$k"
 done
-cli s1 eval "for _, k in ipairs(redis.call('keys', '*')) do if not k:match('^k') then redis.call('unlink', k) end end" 0
+cli s1 eval "for _, k in ipairs(redis.call('keys', '*')) do if not k:match('^k%d') then redis.call('unlink', k) end end" 0
 cli s1 debug digest
 cli s1 bgrewriteaof >/dev/null
 cli s1 eval "return {redis.call('dbsize'), redis.call('get', 'k77'), redis.sha1hex(redis.call('get', 'k9999'))}" 0
