@@ -156,9 +156,7 @@ keeper(void *arg)
 		uint64_t began = sys_clock();
 		bool hurry = false;
 
-#ifdef VMF_TESTING
 		hold_here(&vv.hold);
-#endif
 		for (uint32_t i = 0; i < MIN(n, AT_ONCE) && !atomic_load(&vv.stop); i++) {
 			struct vm_view *v = next_view();
 

@@ -45,26 +45,21 @@ kick(void)
 static void
 fini(void)
 {
-	alone_ours(-(int)nthreads);
 	while (nthreads > 0)
-		(void)pthread_join(thread[--nthreads], NULL);
+		alone_join(thread[--nthreads]);
 }
 
 static int
 init(void)
 {
-	sys_sigset_t old;
 	int error = 0;
 
-	sys_block(&old);		/* threads are born with all signals blocked */
 	while (nthreads < THREADS && error == 0) {
-		error = pthread_create(&thread[nthreads], NULL, work, NULL);
+		error = alone_thread(&thread[nthreads], work);
 		if (error == 0)
 			nthreads++;
 	}
-	sys_setmask(&old);
-	alone_ours((int)nthreads);
-	return nthreads > 0 ? 0 : -error;	/* fewer will do */
+	return nthreads > 0 ? 0 : error;	/* fewer will do */
 }
 
 static void

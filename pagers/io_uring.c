@@ -254,15 +254,13 @@ kick(void)
 static void
 fini(void)
 {
-	(void)pthread_join(u.thread, NULL);
-	alone_ours(-1);
+	alone_join(u.thread);
 	(void)sys_close(u.wake_fd);
 }
 
 static int
 init(void)
 {
-	sys_sigset_t old;
 	uint32_t ticket;
 	int error;
 
@@ -270,9 +268,7 @@ init(void)
 	u.wake_fd = sys_eventfd();
 	if (u.wake_fd < 0)
 		return u.wake_fd;
-	sys_block(&old);		/* the thread is born with all signals blocked */
-	error = -pthread_create(&u.thread, NULL, run, NULL);
-	sys_setmask(&old);
+	error = alone_thread(&u.thread, run);
 	if (error == 0) {
 		for (;;) {
 			ticket = event_prepare(&u.ready);
@@ -282,12 +278,10 @@ init(void)
 		}
 		error = u.error;
 		if (error != 0)
-			(void)pthread_join(u.thread, NULL);
+			alone_join(u.thread);
 	}
 	if (error != 0)
 		(void)sys_close(u.wake_fd);
-	else
-		alone_ours(1);
 	return error;
 }
 

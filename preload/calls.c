@@ -172,6 +172,15 @@ hook(struct gate_call *call)
 		return false;
 	case SYS_setsockopt:
 		return shim_watched() && keeps_pages(call);
+	case SYS_tgkill:
+	case SYS_setuid:
+	case SYS_setgid:
+	case SYS_setreuid:
+	case SYS_setregid:
+	case SYS_setresuid:
+	case SYS_setresgid:
+	case SYS_setgroups:
+		return credentials_call(call);
 	default:
 		if (descriptors_call(call))
 			return true;

@@ -10,7 +10,6 @@
 
 #include <errno.h>
 #include <pthread.h>
-#include <signal.h>
 #include <time.h>
 
 #include "kern/alone.h"
@@ -21,6 +20,7 @@
 #define TICK_NS		1000000
 #define TICKS		1000u		/* in a second */
 #define TRIES		16		/* to find a page that is mapped */
+#define LOOK		32u		/* pages that are looked at from there on */
 
 static uint64_t
 random_number(uint64_t *state)
@@ -32,37 +32,51 @@ random_number(uint64_t *state)
 	return z ^ (z >> 31);
 }
 
-/* Bytes that are mapped; and the address of byte n of them, or 0. */
-static uint64_t
-survey(uint64_t n, uintptr_t *at)
+/* The address of byte n of what is there, and how many follow it in its region; 0: there are but so many bytes. */
+static uintptr_t
+byte_at(uint64_t n, uint64_t *rest)
 {
 	struct vmf_region r;
 	uint64_t bytes = 0;
 
-	*at = 0;
 	for (uintptr_t a = shim_lo; a < shim_hi && vmf_region((void *)a, &r) == 0; a = (uintptr_t)r.addr + r.size) {
-		if (*at == 0 && n - bytes < r.size)
-			*at = (uintptr_t)r.addr + (n - bytes);
+		if (n - bytes < r.size) {
+			*rest = r.size - (n - bytes);
+			return (uintptr_t)r.addr + (n - bytes);
+		}
 		bytes += r.size;
 	}
-	return bytes;
+	*rest = bytes;
+	return 0;
 }
 
 static void
 evict_one(uint64_t *state)
 {
-	uintptr_t at;
-	uint64_t bytes = survey(UINT64_MAX, &at);
-	unsigned char info;
+	/* The thread's: how much there was when somebody last came to its end. */
+	static uint64_t bytes = VMF_PAGE_SIZE;
 
-	for (int i = 0; bytes != 0 && i < TRIES; i++) {
-		(void)survey(random_number(state) % bytes, &at);
+	for (int i = 0; i < TRIES; i++) {
+		unsigned char info[LOOK];
+		uint64_t rest;
+		uintptr_t at = byte_at(random_number(state) % (2 * bytes), &rest);
+		size_t n;
+
+		if (at == 0) {
+			bytes = rest != 0 ? rest : VMF_PAGE_SIZE;
+			continue;
+		}
 		at &= ~(uintptr_t)(VMF_PAGE_SIZE - 1);
+		n = (size_t)(rest / VMF_PAGE_SIZE < LOOK ? rest / VMF_PAGE_SIZE : LOOK);
 		/* It may have been unmapped meanwhile. */
-		if (at != 0 && vmf_page_info((void *)at, VMF_PAGE_SIZE, &info) == 0 && (info & VMF_PAGE_MAPPED)) {
-			(void)vmf_advise((void *)at, VMF_PAGE_SIZE, VMF_ADVICE_COLD);
-			stats_count(chaos_evictions);
-			return;
+		if (n == 0 || vmf_page_info((void *)at, n * VMF_PAGE_SIZE, info) != 0)
+			continue;
+		for (size_t k = 0; k < n; k++) {
+			if (info[k] & VMF_PAGE_MAPPED) {
+				(void)vmf_advise((void *)(at + k * VMF_PAGE_SIZE), VMF_PAGE_SIZE, VMF_ADVICE_COLD);
+				stats_count(chaos_evictions);
+				return;
+			}
 		}
 	}
 }
@@ -85,17 +99,10 @@ run(void *arg)
 int
 chaos_start(void)
 {
-	sigset_t all, old;
 	pthread_t thread;
-	int error;
+	int error = alone_thread(&thread, run);
 
-	(void)sigfillset(&all);
-	(void)pthread_sigmask(SIG_SETMASK, &all, &old);
-	error = pthread_create(&thread, NULL, run, NULL);
-	(void)pthread_sigmask(SIG_SETMASK, &old, NULL);
-	if (error == 0) {
-		alone_ours(1);
+	if (error == 0)
 		(void)pthread_detach(thread);
-	}
-	return -error;
+	return error;
 }

@@ -5,7 +5,8 @@
  *
  * The library has some: its frames, its swap, its ring.  They are moved out of the way, so that the program gets
  * the numbers that it would have had; and for the program they are not there: a daemon that closes all of its
- * descriptors closes all but ours.  Who insists on one of our numbers (dup2) is told that it is busy.
+ * descriptors closes all but ours, and who looks which numbers are open (fstat, fcntl, ioctl, dup) does not find ours.  Who
+ * insists on one of them (dup2) is told that it is busy.  /proc/self/fd does list them.
  */
 
 #include <errno.h>
@@ -67,6 +68,14 @@ descriptors_call(struct gate_call *call)
 
 	switch (call->nr) {
 	case SYS_close:
+	case SYS_dup:
+	case SYS_fcntl:
+	case SYS_fstat:
+#ifdef SYS_newfstatat
+	case SYS_newfstatat:		/* which is how libc does fstat() */
+#endif
+	case SYS_ioctl:
+	case SYS_statx:
 		if (!sys_owns(fd))
 			return false;
 		call->result = -EBADF;

@@ -228,6 +228,7 @@ constructor(int argc, char **argv, char **envp)
 	/* libc comes after us, and may not have taken it up. */
 	if (environ == NULL)
 		environ = envp;
+	dlopen_find_next();
 	shim_start();
 }
 

@@ -9,7 +9,9 @@
  *	heap.c		memory for jemalloc, watched or not
  *	libcs.c		what libc allocates for itself
  *	mmap.c		the program's calls about memory
+ *	credentials.c	whose threads the library's are, when the program changes its user
  *	descriptors.c	the library's descriptors, which the program does not see
+ *	dlopen.c	no object looks past us
  *	shim.c		first use, what this process is to be, what is managed
  *	fork.c		fork
  *	calls.c		what the gates ask
@@ -85,6 +87,9 @@ void libcs_start(void);
 bool libcs_caller(const void *pc);
 void *libcs_alloc(void *old, size_t size, bool zero);
 
+/* dlopen.c: before any other constructor. */
+void dlopen_find_next(void);
+
 /* heap.c: what jemalloc calls for mmap(2) and the like; the results are theirs. */
 void *heap_mmap(void *addr, size_t size, int prot, int flags, int fd, long offset);
 int heap_munmap(void *addr, size_t size);
@@ -97,9 +102,10 @@ int heap_advise(void *addr, size_t size, int advice);
 /* calls.c: the gates.  *patched: clones come through them.  0 or -errno */
 int calls_start(bool *patched);
 
-/* descriptors.c and mmap.c: calls that come through the gate.  false: they are the kernel's */
+/* credentials.c, descriptors.c and mmap.c: calls that come through the gate.  false: they are the kernel's */
 struct gate_call;
 void descriptors_start(void);
+bool credentials_call(struct gate_call *);
 bool descriptors_call(struct gate_call *);
 bool mmap_call(struct gate_call *);
 

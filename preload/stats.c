@@ -6,7 +6,7 @@
  * The end may come anywhere: in exit(), in a bare exit_group() that the gate saw, in a signal handler of
  * the program's.  So the file is put together in memory of our own and written by system calls, with nothing
  * of libc's that takes a lock.  Whoever reads it never sees half: it is written beside its place, and
- * moved there.
+ * moved there; but for what is no regular file, which is written to.
  */
 
 #include "stats.h"
@@ -199,7 +199,10 @@ put_path(struct text *t, const char *pattern)
 	}
 }
 
-/* A device, a pipe, or a name for a descriptor (/dev/stderr): no file to put in its place. */
+/*
+ * Is it something that must stay what it is: a device, a pipe, or a name of a descriptor (/dev/stderr is a link to one)?
+ * Any other link may be somebody's trap.
+ */
 static bool
 is_special(const char *path)
 {
@@ -234,6 +237,8 @@ write_file(const char *path, const struct text *text, const char *from)
 	bool ok;
 	long fd;
 
+	if (is_special(path))
+		return write_special(path, text, from);
 	put_string(&t, path);
 	put(&t, ".", 1);
 	put_number(&t, (uint64_t)pid);

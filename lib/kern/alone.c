@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 
 #include <stdatomic.h>
+#include <string.h>
 
 #include "kern/alone.h"
 #include "kern/sys.h"
@@ -8,23 +9,36 @@
 #define DIR_LINKS	2		/* that any directory has */
 
 static _Atomic int ours;
+static __thread bool mine __attribute__((__tls_model__("initial-exec")));	/* this thread is one of them */
 
-void
-alone_ours(int by)
+bool
+alone_is_ours(void)
 {
-	atomic_fetch_add(&ours, by);
+	return mine;
+}
+
+static void *
+begin(void *fn)
+{
+	void *(*run)(void *);
+
+	memcpy(&run, &fn, sizeof(run));
+	mine = true;
+	return run(NULL);
 }
 
 int
 alone_thread(pthread_t *thread, void *(*fn)(void *))
 {
 	sys_sigset_t old;
+	void *arg;
 	int error;
 
+	memcpy(&arg, &fn, sizeof(arg));
 	sys_block(&old);		/* it is born with the mask of who makes it */
-	error = pthread_create(thread, NULL, fn, NULL);
+	error = pthread_create(thread, NULL, begin, arg);
 	sys_setmask(&old);
-	alone_ours(error == 0);
+	atomic_fetch_add(&ours, error == 0);
 	return -error;
 }
 
@@ -32,7 +46,7 @@ void
 alone_join(pthread_t thread)
 {
 	(void)pthread_join(thread, NULL);
-	alone_ours(-1);
+	atomic_fetch_sub(&ours, 1);
 }
 
 void

@@ -21,8 +21,7 @@
 /* Begin a thread of ours, with all signals blocked; 0 or -errno.  Wait for its end. */
 int alone_thread(pthread_t *, void *(*)(void *));
 void alone_join(pthread_t);
-/* A thread of ours has begun (1), or has been waited for after its end (-1). */
-void alone_ours(int by);
+bool alone_is_ours(void);		/* the calling thread is one of these */
 void alone_forked(void);		/* in a forked child: they have not come along */
 int alone_number(void);			/* how many threads are ours */
 bool alone(void);

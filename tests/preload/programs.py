@@ -110,7 +110,7 @@ signal.setitimer(signal.ITIMER_REAL, 0)
 print(hashlib.md5(d.encode()).hexdigest(), len(n) > 0)
 ''',
     'redis.sh': '''
-redis-server --port 0 --unixsocket ./s --dir . --save '' --appendonly yes >/dev/null 2>&1 &
+redis-server --port 0 --unixsocket ./s --dir . --save '' --appendonly yes --enable-debug-command yes >/dev/null 2>&1 &
 server=$!
 cli() { env -u LD_PRELOAD redis-cli -s ./s "$@"; }
 i=0; until [ "$(cli ping 2>/dev/null)" = PONG ]; do sleep 0.1; i=$((i + 1)); [ $i -lt 300 ] || exit 9; done
@@ -163,7 +163,7 @@ print(server.wait())
 }
 
 
-def make_directory(path):
+def make_directory(path, _program=None):
     words = 'the quick brown fox jumps over the lazy dog and does not come back'.split()
     x = 1
     with open(os.path.join(path, 'words'), 'w', encoding='ascii') as out:
@@ -183,10 +183,10 @@ def make_directory(path):
             out.write(text)
 
 
-def run(program, settings, before=()):
+def run(program, settings, prepare, seconds, before=()):
     """Output, errors and exit status; `before' is what the shell that runs it is run by."""
-    with tempfile.TemporaryDirectory(prefix='vmfault-') as path:
-        make_directory(path)
+    with tempfile.TemporaryDirectory(prefix='vmfault-', ignore_cleanup_errors=True) as path:
+        prepare(path, program)
         env = {k: v for k, v in os.environ.items() if not k.startswith('VMFAULT_')}
         # The interpreter itself, not a script that looks for one.
         env['PATH'] = os.path.dirname(os.path.realpath(sys.executable)) + ':' + env['PATH']
@@ -194,7 +194,7 @@ def run(program, settings, before=()):
         with subprocess.Popen([*before, '/bin/sh', '-c', program['sh']], cwd=path, env=env, stdin=subprocess.DEVNULL,
                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True) as p:
             try:
-                out, err = p.communicate(timeout=TIME)
+                out, err = p.communicate(timeout=seconds)
             except subprocess.TimeoutExpired:
                 os.killpg(p.pid, 9)
                 out, err = p.communicate()
@@ -202,45 +202,65 @@ def run(program, settings, before=()):
         return out, err, p.returncode
 
 
-def show(native, got):
-    for what, want, have in zip(('output', 'errors', 'status'), native, got):
-        if want != have:
-            print(f'  {what}: {want[-600:] if isinstance(want, bytes) else want}\n'
-                  f'  under the shim: {have[-900:] if isinstance(have, bytes) else have}')
-
-
-def main():
-    shim, peak, name = os.path.abspath(sys.argv[1]), os.path.abspath(sys.argv[2]), sys.argv[3]
-    program = PROGRAMS[name]
-    for need in [name] + program.get('needs', []):
+def missing(name, program):
+    """Why it cannot be tried here, or None."""
+    for need in program.get('needs', []) + ([] if '-' in name else [name]):
         if shutil.which(need) is None:
-            print(f'skip: {need} is not installed')
-            return 77
+            return f'{need} is not installed'
+    if 'if' in program and subprocess.run(program['if'], shell=True, stdout=subprocess.DEVNULL,
+                                          stderr=subprocess.DEVNULL, check=False).returncode != 0:
+        return f'not installed: {program["if"]}'
+    return None
+
+
+def differences(program, native, again, got):
+    """What is not as it is without us: (what, want, have), ...
+
+    Of a program whose output is what passes, each line counts that is always there by itself; more is welcome.
+    """
+    if program.get('passes'):
+        lost = set(native[0].split()) & set(again[0].split()) - set(got[0].split())
+        return [('passes', b' '.join(sorted(lost)), got[1])] if lost else []
+    return [d for d in zip(('output', 'errors', 'status'), native, got) if d[1] != d[2]]
+
+
+def main(table, prepare, seconds):
+    shim, peak, name = os.path.abspath(sys.argv[1]), os.path.abspath(sys.argv[2]), sys.argv[3]
+    program = table[name]
+    why = missing(name, program)
+    if why is not None:
+        print(f'skip: {why}')
+        return 77
     with tempfile.NamedTemporaryFile(prefix='vmfault-') as file:
-        native = run(program, {}, [peak, file.name])
+        native = run(program, {}, prepare, seconds, [peak, file.name])
         quarter = max(int(file.read()) * 1024 // 4, LEAST)
+    again = run(program, {}, prepare, seconds) if program.get('passes') else native
+    if not native[0]:
+        print(f'{name}: says nothing, so there is nothing to compare:\n{native}')
+        return 1
+    little = {'VMFAULT_MEMORY': str(quarter), 'VMFAULT_SWAP_SIZE': '1G'}
     modes = {
         'plain': {},
         'chaos': {'VMFAULT_CHAOS': '20000'},
-        'little': {'VMFAULT_MEMORY': str(quarter), 'VMFAULT_SWAP_SIZE': '1G'},
-        'mapped': {'VMFAULT_MEMORY': str(quarter), 'VMFAULT_SWAP_SIZE': '1G', 'VMFAULT_MANAGE': 'heap+mmap',
-                   'VMFAULT_MIN_MMAP': '16K', 'VMFAULT_CHAOS': '2000'},
+        'little': little,
+        'mapped': dict(little, VMFAULT_MANAGE='heap+mmap', VMFAULT_MIN_MMAP='16K', VMFAULT_CHAOS='2000'),
     }
     failed = False
     for mode in sys.argv[4:] or modes:
         began = time.monotonic()
-        got = run(program, dict(modes[mode], LD_PRELOAD=shim))
-        good = got == native
-        failed |= not good
-        print(f'{name}: {mode}: {"ok" if good else "FAILED"}, {time.monotonic() - began:.1f} s')
-        if not good:
-            show(native, got)
+        got = run(program, dict(modes[mode], LD_PRELOAD=shim), prepare, seconds)
+        wrong = differences(program, native, again, got)
+        failed |= bool(wrong)
+        print(f'{name}: {mode}: {"FAILED" if wrong else "ok"}, {time.monotonic() - began:.1f} s')
+        for what, want, have in wrong:
+            print(f'  {what}: {want[-600:] if isinstance(want, bytes) else want}\n'
+                  f'  under the shim: {have[-900:] if isinstance(have, bytes) else have}')
         sys.stdout.flush()
     # Is that our fault?
-    if failed and run(program, {}) != native:
+    if failed and not program.get('passes') and run(program, {}, prepare, seconds) != native:
         print(f'{name}: does not say the same twice by itself')
     return failed
 
 
 if __name__ == '__main__':
-    sys.exit(main())
+    sys.exit(main(PROGRAMS, make_directory, TIME))

@@ -63,6 +63,178 @@ class Unwatched(unittest.TestCase):
         self.assertEqual((got.stdout, got.returncode, got.stderr.count('\n')), ('', 2, 1))
 
 
+class Descriptors(unittest.TestCase):
+    def test_the_library_s_are_not_there(self):
+        """Whoever tries all numbers finds those that there are without us."""
+        program = """
+import fcntl, os
+def there(call):
+    found = []
+    for fd in range(1100):
+        try:
+            x = call(fd)
+        except OSError:
+            continue
+        found.append(fd)
+        if call == os.dup:
+            os.close(x)
+    return found
+print(there(os.fstat), there(os.dup), there(lambda fd: fcntl.fcntl(fd, fcntl.F_GETFD)))
+print(there(lambda fd: os.stat(fd)), there(lambda fd: os.set_inheritable(fd, False) if fd > 2 else None))
+os.closerange(3, 1100)
+print(len(bytearray(50 << 20)))
+"""
+        native = run(sys.executable, '-c', program, preload=False)
+        self.assertEqual((native.stderr, native.returncode), ('', 0))
+        got = run(sys.executable, '-c', program, env=LIMIT)
+        self.assertEqual((got.stdout, got.stderr, got.returncode), (native.stdout, '', 0))
+
+
+class Objects(unittest.TestCase):
+    def test_blocks_of_objects_that_bind_deeply(self):
+        """Their free() must be the one that goes with everybody's malloc(); and they are found where the caller says."""
+        inner = '#include <stdlib.h>\n#include <string.h>\n' \
+            'char *make(void) { return strdup("made"); }\nvoid drop(char *p) { free(p); }'
+        outer = r'''
+#include <dlfcn.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+int main(void)
+{
+	void *o = dlopen("inner.so", RTLD_NOW | RTLD_LOCAL | RTLD_DEEPBIND);
+	if (o == NULL)
+		return puts(dlerror()), 1;
+	char *(*make)(void) = (char *(*)(void))dlsym(o, "make");
+	void (*drop)(char *) = (void (*)(char *))dlsym(o, "drop");
+	char *p = make(), *q = strdup("a long one, for another size class than the first one has");
+	puts(p);
+	free(p);
+	drop(q);
+	return 3;
+}'''
+        with tempfile.TemporaryDirectory() as directory:
+            os.mkdir(os.path.join(directory, 'sub'))
+            path = build(os.path.join(directory, 'sub'), inner, '-shared', '-fPIC')
+            os.rename(path, os.path.join(directory, 'sub', 'inner.so'))
+            program = build(directory, outer, '-Wl,--enable-new-dtags,-rpath,$ORIGIN/sub')
+            for env in {}, LIMIT:
+                got = run(program, env=env)
+                self.assertEqual((got.stdout, got.stderr, got.returncode), ('made\n', '', 3))
+
+
+class Threads(unittest.TestCase):
+    def test_the_last_thread_ends_it_whatever_the_kernel_runs(self):
+        """The kernel's threads for io_uring are none of the program's."""
+        source = r'''
+#include <dirent.h>
+#include <liburing.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+static struct io_uring ring;
+static char c;
+static int workers(void)
+{
+	int n = 0;
+	DIR *d = opendir("/proc/self/task");
+	for (struct dirent *e; (e = readdir(d)) != 0;) {
+		char name[300], line[99] = "";
+		snprintf(name, sizeof(name), "/proc/self/task/%s/comm", e->d_name);
+		FILE *f = fopen(name, "r");
+		if (f != 0) {
+			n += e->d_name[0] != '.' && fgets(line, sizeof(line), f) && strncmp(line, "iou-wrk", 7) == 0;
+			fclose(f);
+		}
+	}
+	closedir(d);
+	return n;
+}
+int main(void)
+{
+	int fds[2];
+	if (pipe(fds) != 0 || io_uring_queue_init(4, &ring, 0) != 0)
+		return 77;
+	struct io_uring_sqe *sqe = io_uring_get_sqe(&ring);
+	io_uring_prep_read(sqe, fds[0], &c, 1, 0);
+	sqe->flags |= IOSQE_ASYNC;
+	io_uring_submit(&ring);
+	while (workers() == 0)		/* it has come */
+		usleep(1000);
+	write(1, "last\n", 5);
+	pthread_exit(0);
+}'''
+        with tempfile.TemporaryDirectory() as directory:
+            program = build(directory, source, '-luring', '-pthread')
+            if program is None or run(program, preload=False).returncode == 77:
+                self.skipTest('no io_uring')
+            got = run(program, env=LIMIT)
+            self.assertEqual((got.stdout, got.stderr, got.returncode), ('last\n', '', 0))
+
+
+@unittest.skipIf(os.getuid() != 0, 'this is not root')
+class Users(unittest.TestCase):
+    """libc changes a process's user in every thread, and ends it when these do not agree."""
+
+    def test_capabilities_of_the_one_thread_are_the_process_s(self):
+        source = r'''
+#include <errno.h>
+#include <grp.h>
+#include <linux/capability.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+static void raise_(unsigned bits)
+{
+	struct __user_cap_header_struct h = { _LINUX_CAPABILITY_VERSION_3, 0 };
+	struct __user_cap_data_struct d[2] = { { bits, bits, 0 } };
+	printf("capset %ld\n", syscall(SYS_capset, &h, d));
+}
+#define SAY(call)	(printf("%s: %d\n", #call, (call)), fflush(stdout))
+int main(int argc, char **argv)
+{
+	gid_t *groups = calloc(5000, sizeof(*groups));
+	groups[0] = 7;
+	if (argc > 1) {		/* more than the threads have */
+		prctl(PR_SET_KEEPCAPS, 1);
+		SAY(setresuid(65534, 65534, 65534));
+		SAY(setgid(3));
+		raise_(1 << CAP_SETGID | 1 << CAP_SETUID);
+		SAY(setresgid(65533, 65533, 65533));
+		SAY(setgroups(1, groups));
+		SAY(setuid(5));
+		SAY(setresgid(2, 4, 6));
+		raise_(0);
+		SAY(setregid(-1, 2));
+		SAY(setresgid(6, 6, 2));
+	} else {		/* less */
+		raise_(1 << CAP_SETGID);
+		SAY(setuid(1));
+		SAY(setresuid(0, 0, 0));
+		SAY(setgid(1));
+		SAY(setreuid(-1, 1));
+	}
+	SAY(setgid(65532));
+	uid_t r, e, s; gid_t x, y, z;
+	getresuid(&r, &e, &s); getresgid(&x, &y, &z);
+	printf("%d %d %d %d %d %d %d %s\n", r, e, s, x, y, z, getgroups(5000, groups), strerror(errno));
+	return 3;
+}'''
+        with tempfile.TemporaryDirectory() as directory:
+            program = build(directory, source)
+            os.chmod(directory, 0o755)
+            for args in (), ('more',):
+                native = run(program, *args, preload=False)
+                self.assertEqual((native.stderr, native.returncode), ('', 3))
+                for env in LIMIT, dict(LIMIT, VMFAULT_CHAOS='20000'):
+                    got = run(program, *args, env=env)
+                    self.assertEqual((got.stdout, got.stderr, got.returncode), (native.stdout, '', 3))
+
+
 class Refused(unittest.TestCase):
     def check(self, args, why, **more):
         """Runs, with a line; without one, if that is not wanted; not at all, if it must be managed."""

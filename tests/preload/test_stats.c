@@ -201,6 +201,42 @@ START_TEST(a_link_is_replaced_and_not_followed)
 END_TEST
 
 /* A child of vfork() that ends shares our memory, but is not us. */
+/* As root's, who may put a file in the place of anything. */
+START_TEST(what_is_no_file_stays_what_it_is)
+{
+	char path[PATH_MAX], link_[PATH_MAX];
+	struct stat st;
+	ssize_t n;
+	int fd;
+
+	snprintf(path, sizeof(path), "%s", in_dir("pipe"));
+	snprintf(link_, sizeof(link_), "%s", in_dir("link"));
+	ck_assert_int_eq(mkfifo(path, 0600), 0);
+	fd = open(path, O_RDONLY | O_NONBLOCK);
+	ck_assert_int_ge(fd, 0);
+	start(path);
+	stats_exit();
+	ck_assert(lstat(path, &st) == 0 && S_ISFIFO(st.st_mode));
+	n = read(fd, text, sizeof(text) - 1);
+	ck_assert_int_gt(n, 0);
+	text[n] = '\0';
+	ck_assert_uint_eq(number("pid"), (unsigned)getpid());
+	close(fd);
+	/* A descriptor by name: what is there already is not lost. */
+	fd = open(in_dir("out"), O_RDWR | O_CREAT | O_APPEND, 0600);
+	ck_assert_int_eq(write(fd, "before", 6), 6);
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+	ck_assert_int_eq(symlink(path, link_), 0);
+	stats_start(link_, 1);
+	stats_exit();
+	ck_assert(lstat(link_, &st) == 0 && S_ISLNK(st.st_mode));
+	(void)contents(in_dir("out"));
+	ck_assert(strncmp(text, "before{", 7) == 0);
+	ck_assert_int_eq(files(), 3);
+	close(fd);
+}
+END_TEST
+
 START_TEST(a_vforked_child_writes_nothing)
 {
 	int status;
@@ -317,6 +353,7 @@ main(void)
 	tcase_add_test(t, the_process_id_can_be_in_the_name);
 	tcase_add_test(t, nobody_sees_half_of_it);
 	tcase_add_test(t, a_link_is_replaced_and_not_followed);
+	tcase_add_test(t, what_is_no_file_stays_what_it_is);
 	tcase_add_test(t, a_vforked_child_writes_nothing);
 	tcase_add_test(t, a_child_that_starts_anew_counts_from_zero);
 	tcase_add_loop_test(t, standard_error_is_that_of_the_start, 0, 2);

@@ -1,0 +1,11 @@
+; SPDX-License-Identifier: BSD-2-Clause
+(use-modules (ice-9 threads))
+(define (work seed)
+  (let ((table (make-hash-table)))
+    (let loop ((i 0) (s seed))
+      (if (< i 100000)
+          (let ((s (modulo (+ (* s 1103515245) 12345) 2147483648)))
+            (hash-set! table (modulo (quotient s 256) 3000) (make-string (modulo s 100) #\x))
+            (loop (+ i 1) s))))
+    (hash-fold (lambda (k v sum) (+ sum (* k (string-length v)))) 0 table)))
+(display (par-map work '(1 2 3 4))) (newline)
