@@ -367,18 +367,19 @@ bool
 physmem_lend(uint32_t n, uint64_t leave)
 {
 	uint64_t taken, dirty;
-	bool ok;
+	bool enough, ok;
 
 	for (bool flushed = false;; flushed = true) {
 		kmutex_lock(&pm.lock);
-		taken = pm.nused + pm.nlent + n + leave;
+		taken = pm.nused + pm.nlent + n;
 		dirty = pm.ndirty;
-		ok = taken + dirty <= pm.budget;
+		enough = taken + leave <= pm.budget;
+		ok = enough && taken + dirty <= pm.budget;
 		if (ok)
 			pm.nlent += n;
 		physmem_note_low();
 		kmutex_unlock(&pm.lock);
-		if (ok || flushed || taken > pm.budget)
+		if (!enough || ok || flushed)
 			return ok;
 		/* What was freed must not stand in the way. */
 		(void)physmem_flush((uint32_t)(taken + dirty - pm.budget));

@@ -81,8 +81,9 @@ bool physmem_lend(uint32_t n, uint64_t leave);
 void physmem_lend_end(uint32_t n);
 /* Give dirty frames back to the kernel, the oldest first.  Returns how many; 0: it refuses, or others are at it. */
 uint32_t physmem_flush(uint32_t most);
+extern uint64_t physmem_linger;		/* an interval, nanoseconds; it is tests that want it shorter */
 /*
- * Give back a few of those that nobody took for a second or two.  To be called again after so many nanoseconds;
+ * Give back a few of those that nobody took for an interval, or two.  To be called again after so many nanoseconds;
  * EVENT_FOREVER: when physmem_is_untended().  => one thread at a time
  */
 int64_t physmem_trim(void);

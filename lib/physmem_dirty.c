@@ -31,10 +31,12 @@
 #define PLENTY_STEP	32			/* frames freed for each physmem_plenty */
 #define PUNCH_MOST	512u			/* frames in one call */
 #define WORK_RUNS	64u			/* runs that are in hand at a time */
-#define TRIM_NS		((uint64_t)1000 * 1000 * 1000)	/* an interval */
+#define LINGER_NS	((uint64_t)5 * 1000 * 1000 * 1000)
 #define TRIM_PAUSE_NS	((int64_t)1000 * 1000)	/* between two pieces of PUNCH_MOST */
 
 #define BLOCK_WORDS	((1u << RUN_SHIFT) / 64)
+
+uint64_t physmem_linger = LINGER_NS;
 
 /*
  * Finding them
@@ -396,7 +398,7 @@ physmem_trim(void)
 	if (pm.surplus == 0 && pm.interval_end != 0 && now >= pm.interval_end) {
 		pm.surplus = pm.least;
 		pm.least = pm.ndirty;
-		pm.interval_end = pm.ndirty != 0 ? now + TRIM_NS : 0;
+		pm.interval_end = pm.ndirty != 0 ? now + physmem_linger : 0;
 	}
 	n = (uint32_t)MIN(MIN(pm.surplus, pm.ndirty), PUNCH_MOST);
 	pm.surplus = n != 0 ? pm.surplus - n : 0;

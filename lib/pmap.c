@@ -342,6 +342,18 @@ limit_plain(struct pmap *pmap, struct limit *run, const struct pmap_leaf *l, siz
 	run->last = last - 1;
 }
 
+/*
+ * Is it a leaf that is pushed in parts (vm_dense.c), of which some were and some were not?  It loses all rights: the parts
+ * that lost them before and the others, and leaves like it, become one mapping, in one call.  Nothing would be gained by
+ * a right to read here and there.  => the whole leaf is to lose the right to write
+ */
+static bool
+is_in_parts(const struct pmap *pmap, const struct pmap_leaf *l)
+{
+	return l->dense != 0 && (int32_t)(l->dense - pmap->epoch) >= 0 && l->nframe == PMAP_LEAF_PAGES &&
+	    l->nwired == 0 && l->nwrite != 0 && l->nvalid != PMAP_LEAF_PAGES;
+}
+
 void
 pmap_protect(struct pmap *pmap, vm_offset_t s, vm_offset_t e, vm_prot_t prot, unsigned flags)
 {
@@ -371,6 +383,11 @@ pmap_protect(struct pmap *pmap, vm_offset_t s, vm_offset_t e, vm_prot_t prot, un
 		if (parked != 0) {
 			limit_flush(pmap, &run);
 			stop = i + parked;
+			continue;
+		}
+		if (l != NULL && !(prot & VM_PROT_WRITE) && stop - i == PMAP_LEAF_PAGES && is_in_parts(pmap, l)) {
+			limit_add(pmap, &run, i, 0);
+			run.last = stop - 1;
 			continue;
 		}
 		if (l == NULL || l->nvalid == 0 || (keep_read && l->nwrite == 0 && !is_plain(l))) {

@@ -6,8 +6,8 @@
  * Where most pages of a leaf were written after one snapshot, most will be after the next (the keeper of
  * private views found that out, and left a hint in the pmap).  Then a private view does too much:
  * the kernel takes a fault for each page, and all of them have to be brought home afterwards.  Instead the
- * copy gets a good part of the leaf at once, into frames that were freed a moment ago if there are such
- * (the last snapshot's), and that part is mapped as it was before the snapshot: shared, writable, and when the other
+ * copy gets a good part of the leaf at once, into frames that were freed a moment ago (the last copy's, whose home it
+ * most likely has), and that part is mapped as it was before the snapshot: shared, writable, and when the other
  * parts have followed in one mapping with them, so that the next snapshot can park the leaf again.
  *
  * Not all of the leaf, though that would be cheaper: the writer has to wait for it.
@@ -27,8 +27,8 @@
 #include "vm_view.h"
 #include "vm_written.h"
 
-#define PART		(PMAP_LEAF_PAGES / 4)	/* pages that are pushed in one fault */
-#define BATCH		64u			/* ... looked up at a time */
+#define PART		MAX(PMAP_LEAF_PAGES / 8, 2u)	/* pages that are pushed in one fault */
+#define BATCH		64u				/* ... looked up at a time */
 
 /* A run of pages on their way: frames in a row on both sides. */
 struct run {
@@ -99,7 +99,7 @@ push(struct vm_object *o, vm_pindex_t lo, uint32_t n, struct vm_object *c, struc
 bool
 vm_dense_give(struct vm_object *o, vm_pindex_t lo, uint32_t pages, struct vm_object *c)
 {
-	struct vm_page_row row = { .want = pages, .anywhere = true };
+	struct vm_page_row row = { .want = pages };
 	bool all = true;
 
 	for (uint32_t k = 0, n; k < pages && all; k += n) {

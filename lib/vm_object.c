@@ -186,8 +186,8 @@ static void
 free_pages(struct vm_object *o)
 {
 	struct vm_page *batch[VM_PAGE_MANY], *m;
+	uint32_t n = 0, seen = 0;
 	vm_pindex_t i = 0;
-	uint32_t n = 0;
 
 	for (; (m = radix_next(&o->pages, &i)) != NULL; i++) {
 		if (m->pfn == 0) {
@@ -197,6 +197,7 @@ free_pages(struct vm_object *o)
 		batch[n++] = m;
 		if (n == VM_PAGE_MANY) {
 			vm_page_free_many(batch, n, false);
+			locks_give_way(&seen);
 			n = 0;
 		}
 	}

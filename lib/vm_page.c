@@ -66,20 +66,6 @@ vm_page_alloc_fake(struct vm_object *object, vm_pindex_t pindex)
 	return m;
 }
 
-static void
-recycle_instead(struct vm_page_row *row)
-{
-	vm_pfn_t base;
-	uint32_t n = physmem_recycle(row->want, &base);
-
-	if (n == 0)
-		return;
-	vm_page_row_end(row);
-	row->n = n;
-	row->next = base;
-	row->at_home = row->clean = false;
-}
-
 /* A frame for m: the next one of the row, or that of its home. */
 static bool
 give_frame(struct vm_page *m, enum physmem_fill fill, struct vm_page_row *row)
@@ -107,8 +93,6 @@ give_frame(struct vm_page *m, enum physmem_fill fill, struct vm_page_row *row)
 		row->n = physmem_alloc_row(home, row->want, &row->clean);
 		row->next = home;
 		row->at_home = true;
-		if (row->clean && row->anywhere)
-			recycle_instead(row);
 	}
 	row->want -= MIN(row->want, 1);
 	if (row->n != 0) {

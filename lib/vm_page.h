@@ -84,7 +84,6 @@ struct vm_page_row {
 	uint32_t want;			/* pages still to come; 0 is a row, too */
 	vm_pfn_t next;
 	uint32_t n;			/* frames in a row from there on, which are ours */
-	bool anywhere;			/* such as were given up will do, before clean ones at home are taken */
 	bool at_home;			/* they are in their home: only for who belongs there */
 	bool clean;			/* they are zeros */
 };

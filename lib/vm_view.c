@@ -27,6 +27,7 @@
 #include "kern/assert.h"
 #include "kern/event.h"
 #include "kern/slab.h"
+#include "kern/sys.h"
 #include "physmem.h"
 #include "pmap.h"
 #include "vm_cluster.h"
@@ -215,6 +216,7 @@ open_run(struct faultstate *fs, vm_offset_t va, vm_pindex_t lo, vm_pfn_t pfn, ui
 		vv_mark(v[i], true, NULL, false);
 		link_view(v[i]);
 	}
+	atomic_store(&vv.opened, sys_clock());
 	vm_count_n(v_views, leaves);
 	return true;
 }

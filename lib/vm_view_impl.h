@@ -29,6 +29,7 @@ struct vm_views {
 	TAILQ_HEAD(, vm_view) all;	/* those that were looked at last at the end */
 	_Atomic uint32_t n;		/* a look without the lock is a hint */
 	struct slab slab;
+	_Atomic uint64_t opened;	/* when one was, last */
 	pthread_t thread;
 	_Atomic bool stop;
 	char work;			/* its address: what the keeper waits on */

@@ -19,10 +19,11 @@
 #include "vm_pager.h"
 #include "vm_view_impl.h"
 
-#define AT_ONCE_PAGES	64u		/* pages that the copy gets before others may have the locks */
+#define AT_ONCE_PAGES	16u		/* pages that the copy gets before others may have the locks */
 #define AT_ONCE		8u		/* views that the keeper looks at before it pauses */
 #define DUTY		8		/* of the keeper: one part in so many; more where writers wait for the snapshot after this */
 #define LEAST_PAUSE_NS	((int64_t)500 * 1000)
+#define PASSING_NS	((uint64_t)20 * 1000 * 1000)
 #define MOST_PAUSE_NS	((int64_t)200 * 1000 * 1000)
 
 /* => busy by us; nothing locked.  Returns whether more was written since the last look. */
@@ -61,6 +62,7 @@ static void
 serve(struct vm_view *v)
 {
 	struct vm_object *o = v->object, *c = o->copy;
+	uint32_t seen = 0;
 	bool all = true;
 
 	if (c == NULL || !vm_object_lock_try(c))
@@ -74,6 +76,7 @@ serve(struct vm_view *v)
 	for (uint32_t k = 0; k < PMAP_LEAF_PAGES && all; k += AT_ONCE_PAGES) {
 		vm_object_unlock(o);
 		PROBE("vm_view: serving");
+		locks_give_way(&seen);
 		vm_object_lock(c);
 		vm_object_lock(o);
 		all = o->copy == c && at_rest(o, vv_first(v) + k) &&
@@ -86,6 +89,13 @@ serve(struct vm_view *v)
 	vm_object_deallocate(c);
 	PROBE("vm_view: served");
 	vm_object_lock(o);
+}
+
+/* Somebody who has leaves copied whole is likely to be on his way to the next one: let him. */
+static bool
+is_passing(void)
+{
+	return sys_clock() - atomic_load(&vv.opened) < PASSING_NS;
 }
 
 /* Returns whether something happens.  *hurry: much does.  => locked, not at return */
@@ -108,7 +118,7 @@ keep(struct vm_view *v, bool *hurry)
 	vm_object_pip_add(o);
 	vm_object_unlock(o);
 	more = look(v);
-	dense = v->nchanged >= DENSE_PAGES;
+	dense = v->nchanged >= DENSE_PAGES && !(v->populated && is_passing());
 	vm_object_lock(o);
 	if (dense && !v->closed)
 		serve(v);

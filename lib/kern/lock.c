@@ -50,6 +50,7 @@ enum { FREE, HELD, WAITED_FOR };
 #define KRW_RWAIT	(1u << 31)
 
 #define SPIN_MAX	100
+#define WAKING_NS	((int64_t)50 * 1000)	/* what it takes to wake a thread, and to have it run */
 
 #if VMF_ASSERTIONS >= 2
 /*
@@ -209,6 +210,8 @@ swap(_Atomic uint32_t *word, uint32_t *old, uint32_t new)
  * Mutex
  */
 
+static _Atomic uint32_t slept;		/* times that a mutex was let go on which somebody slept */
+
 void
 kmutex_init(struct kmutex *m, enum lock_rank rank)
 {
@@ -278,8 +281,22 @@ kmutex_unlock(struct kmutex *m)
 	witness_remove(m, m->rank, MUTEX, &m->owner);
 	old = atomic_exchange_explicit(&m->word, FREE, memory_order_release);
 	KASSERT(old != FREE);
-	if (old == WAITED_FOR)
+	if (old == WAITED_FOR) {
+		(void)atomic_fetch_add_explicit(&slept, 1, memory_order_relaxed);
 		(void)sys_futex_wake(&m->word, 1);
+	}
+}
+
+void
+locks_give_way(uint32_t *seen)
+{
+	static const _Atomic uint32_t nothing;
+	uint32_t now = load(&slept);
+
+	if (now == *seen)
+		return;
+	*seen = now;
+	(void)sys_futex_wait(&nothing, 0, WAKING_NS);
 }
 
 bool

@@ -94,6 +94,13 @@ void krwlock_downgrade(struct krwlock *);
 bool krwlock_write_held(struct krwlock *);	/* by this thread; true where unchecked */
 bool krwlock_read_held(struct krwlock *);	/* by this thread, either way; ditto */
 
+/*
+ * Who takes and lets go of mutexes many times a millisecond is always faster than one who sleeps on one and has to be
+ * woken first.  So between two times he gives way: if somebody slept on any mutex since *seen was looked at last (0 at
+ * first), he pauses as long as waking takes.  => what others wait for is not held
+ */
+void locks_give_way(uint32_t *seen);
+
 /* Panic unless this thread holds no lock of ours (checking builds). */
 void locks_assert_none(void);
 /* In a forked child, which holds none: the thread has another number. */
