@@ -324,11 +324,13 @@ vm_view_cut(struct vm_object *o, vm_pindex_t lo, vm_pindex_t hi, struct vm_objec
 {
 	struct vm_view *v;
 
-	for (; (v = vv_in(o, lo, hi)) != NULL; lo = vv_first(v) + PMAP_LEAF_PAGES)
+	for (; (v = vv_in(o, lo, hi)) != NULL; lo = vv_first(v) + PMAP_LEAF_PAGES) {
+		/* The one that was given all may be gone, and the new one lie where it was. */
+		v->served = NULL;
 		if (!v->closed) {
 			v->closed = true;
-			v->served = NULL;
 			if (old != NULL)
 				vv_owe(v, old);
 		}
+	}
 }

@@ -13,6 +13,7 @@
  *	go(&a, fn, arg, place)	a thread that will stop at the place, the first time it is there
  *	meet(&a)		it has stopped there
  *	release(&a)		it goes on
+ *	release_to(&a, place)	it goes on, and will stop there
  *	finish(&a)		it has ended
  *
  * An actor that must wait for another one is seen waiting: it stops at the probe of that
@@ -42,7 +43,7 @@ struct actor {
 	void (*fn)(void *);
 	void *arg;
 	const char *place;
-	_Atomic bool stopped, go, ended;
+	_Atomic bool stopped, go, again, ended;
 };
 
 static _Thread_local struct actor *self;
@@ -55,6 +56,10 @@ stop_here(const char *place)
 	self->stopped = true;
 	while (!self->go)
 		usleep(200);
+	if (self->again) {
+		self->go = self->stopped = false;
+		self->again = false;
+	}
 }
 
 static inline void *
@@ -90,6 +95,17 @@ static inline void
 release(struct actor *a)
 {
 	a->go = true;
+}
+
+/* => it has stopped */
+static inline void
+release_to(struct actor *a, const char *place)
+{
+	a->place = place;
+	a->again = true;
+	a->go = true;
+	while (a->again)
+		usleep(200);
 }
 
 static inline void

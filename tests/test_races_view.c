@@ -550,7 +550,7 @@ do_keep(void *arg)
 static void
 race(unsigned state, const char *place, unsigned thing)
 {
-	void (*doing)(void *) = strncmp(place != NULL ? place : "", "vm_view: serv", 13) == 0 ? do_keep : do_bring_home;
+	void (*doing)(void *) = state >= MUCH && place != NULL && strncmp(place, "vm_view: ", 9) == 0 ? do_keep : do_bring_home;
 	struct actor a, b;
 
 	state_of = state, thing_of = thing, place_of = place;
@@ -683,6 +683,30 @@ START_TEST(nobody_looked)
 }
 END_TEST
 
+/* The copy that was given all is gone, and the next one comes while the view comes home: it was given nothing. */
+START_TEST(given_to_another)
+{
+	struct actor keeper;
+
+	open_view();
+	write_much();
+	if (pmap_has_views()) {
+		go(&keeper, do_keep, NULL, "vm_view: served");
+		meet(&keeper);
+		let_go(0);
+		release_to(&keeper, "vm_view: closed");
+		meet(&keeper);
+		(void)take_snapshot();
+		release(&keeper);
+		finish(&keeper);
+		write_page(5);
+		write_page(8);
+	}
+	check_world();
+	end();
+}
+END_TEST
+
 int
 main(void)
 {
@@ -696,6 +720,7 @@ main(void)
 		{ "while the copy is given all", while_serving, nitems(states) - MUCH },
 		{ "while the copy is given all: done", when_served, nitems(states) - MUCH },
 		{ "not while somebody reads", not_while_somebody_reads, 1 },
+		{ "given to another", given_to_another, 1 },
 		{ "nobody looked", nobody_looked, 1 },
 	};
 
