@@ -176,7 +176,8 @@ thread_leaves(int status)
 	int pid = (int)GATE_RAW(SYS_getpid, 0, 0, 0, 0, 0, 0), self = number_in_proc();
 	bool last;
 
-	if (signals_guest())
+	/* Ours end when the library wants that, or cannot use them; the program has others. */
+	if (signals_guest() || alone_is_ours())
 		return;
 	lock();
 	prune(pid);
