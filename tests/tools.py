@@ -138,6 +138,8 @@ def main():
         got = run(command(tool, './example'), env)
         if native[0] != 0 or not native[1].endswith('done\n'):
             fail('the example fails by itself', native)
+        if tool == 'valgrind' and 'unhandled dwarf' in got[2]:
+            skip('this valgrind cannot read what this compiler says of the library; with -gdwarf-4 it could')
         if tool == 'gdb' and native[1] in got[1]:
             got = got[0], native[1], got[2]
         if got[:2] != native[:2]:
