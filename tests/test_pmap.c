@@ -571,6 +571,41 @@ START_TEST(dense_writes_come_together)
 }
 END_TEST
 
+/*
+ * Leaves that are known to be written all over, in parts: they lose all rights, and are one mapping with those beside
+ * them, in one call.  Not so where a page is wired, or nothing was written; and the knowledge ends after some times.
+ */
+START_TEST(leaves_in_parts)
+{
+	begin(&pmap_mprotect_ops, 0);
+	for (size_t l = 0; l < 4; l++) {
+		enter_home_pages(l * LEAF, LEAF, 0);
+		pmap_dense_set(pmap, va(l * LEAF), l != 3);
+		enter_home_pages(l * LEAF + 8, 16, PTE_R | PTE_W);
+		enter_home_pages(l * LEAF + 64, 16, PTE_R);
+	}
+	pmap_change_wiring(pmap, va(2 * LEAF + 10), true);
+	pmap_protect(pmap, base, base + PAGES * PG, VM_PROT_READ | VM_PROT_EXECUTE, PMAP_KEEP_WIRED);
+	for (size_t l = 0; l < 4; l++)
+		for (size_t i = 8; i < 80; i += i == 23 ? 41 : 1) {
+			unsigned has = pmap_extract(pmap, va(l * LEAF + i)) & PTE_PROT;
+
+			expect(has, l < 2 ? 0 : l == 2 && i == 10 ? PTE_R | PTE_W : PTE_R);
+		}
+	expect(pmap_extract(pmap, va(2 * LEAF + 10)) & PTE_PROT, PTE_R | PTE_W);
+	pmap_change_wiring(pmap, va(2 * LEAF + 10), false);
+	/* Only read since: that stays. */
+	enter_home_pages(8, 16, PTE_R);
+	pmap_protect(pmap, base, base + PAGES * PG, VM_PROT_READ | VM_PROT_EXECUTE, 0);
+	expect(pmap_extract(pmap, va(8)) & PTE_PROT, PTE_R);
+	for (size_t n = 0; n < 8; n++)
+		pmap_protect(pmap, base, base + PG, VM_PROT_READ | VM_PROT_EXECUTE, 0);
+	/* The last look said: not all over. */
+	check(!pmap_dense(pmap, va(0)));
+	end();
+}
+END_TEST
+
 /* When mappings run short, those that are only kept apart go before anything is forgotten. */
 START_TEST(apart_goes_before_forgetting)
 {
@@ -800,6 +835,7 @@ main(void)
 	tcase_add_test(tc, stale_ones_join);
 	tcase_add_loop_test(tc, odd_pages_in_full_leaves, 0, (int)nitems(strategies));
 	tcase_add_test(tc, dense_writes_come_together);
+	tcase_add_test(tc, leaves_in_parts);
 	tcase_add_test(tc, apart_goes_before_forgetting);
 	tcase_add_loop_test(tc, a_run_bridges_what_is_mapped, 0, (int)nitems(strategies));
 	tcase_add_loop_test(tc, one_run_when_mappings_are_short, 0, (int)nitems(strategies));
