@@ -292,7 +292,13 @@ keep_error(void)
 void
 stats_start(const char *to, int quiet)
 {
-	stats_counters = (struct stats_counters){ .gate_sites = stats_counters.gate_sites };
+	uint64_t sites = __atomic_load_n(&stats_counters.gate_sites, __ATOMIC_RELAXED);
+
+	/* One by one: who watches may be reading them. */
+#define X(name) stats_set(name, 0);
+	STATS_COUNTERS(X)
+#undef X
+	stats_set(gate_sites, sites);
 	file = to;
 	silent = quiet;
 	pid = (int)syscall(SYS_getpid);

@@ -245,6 +245,12 @@ static struct pair {
 
 static _Atomic bool over;
 
+TOUCHES_MANAGED static void
+begin_pair(struct pair *w)
+{
+	*w->first = *w->second = 0;
+}
+
 TOUCHES_MANAGED static void *
 write_pairs(void *arg)
 {
@@ -265,7 +271,7 @@ look_at_pairs(void *arg)
 		uint64_t second = *pairs[i].second, first = *pairs[i].first;
 
 		check(first == second || first == second + 1);
-		*pairs[i].first = *pairs[i].second = 0;
+		begin_pair(&pairs[i]);
 	}
 }
 
@@ -282,7 +288,7 @@ START_TEST(the_child_sees_one_instant)
 		/* One begins at the end. */
 		pairs[i].first = (void *)(p + (i % 2 ? (size_t)i : pages - 1 - (size_t)i) * PG);
 		pairs[i].second = (void *)(p + (i % 2 ? pages - 1 - (size_t)i : (size_t)i) * PG);
-		*pairs[i].first = *pairs[i].second = 0;
+		begin_pair(&pairs[i]);
 		expect(pthread_create(&pairs[i].thread, NULL, write_pairs, &pairs[i]), 0);
 	}
 	for (int i = 0; i < FORKS; i++)
