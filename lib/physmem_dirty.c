@@ -136,16 +136,21 @@ know_more(void)
 vm_pfn_t
 dirty_any(void)
 {
-	if (pm.nknown == 0)
-		know_more();
-	for (uint32_t i = pm.nknown; i > 0; i--) {
-		vm_pfn_t at = pm.known[i - 1].base;
-		struct run r = next_dirty(&pm.known[i - 1], &at);
+	for (;; pm.nknown--) {
+		const struct run *last;
+		struct run r;
+		vm_pfn_t at;
 
+		if (pm.nknown == 0)
+			know_more();
+		if (pm.nknown == 0)
+			return 0;
+		last = &pm.known[pm.nknown - 1];
+		at = last->base;
+		r = next_dirty(last, &at);
 		if (r.npages != 0)
 			return r.base;
 	}
-	return 0;
 }
 
 /*

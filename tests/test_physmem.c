@@ -20,7 +20,7 @@
 #include "kern/probe.h"
 #include "kern/sys.h"
 #include "machdep.h"
-#include "physmem.h"
+#include "physmem_impl.h"
 #include "suite.h"
 #include "support.h"
 
@@ -444,6 +444,15 @@ START_TEST(many_runs)
 	for (unsigned i = 0; i < MANY; i += 2)
 		physmem_free(pfn[i]);
 	check(dirty() == MANY / 2);
+	/* Those that are known are used again: one of the others is found. */
+	for (unsigned i = MANY - 2 * KNOWN_RUNS; i < MANY; i += 2)
+		check(physmem_alloc(pfn[i], PHYSMEM_OVERWRITE) == pfn[i]);
+	kmutex_lock(&pm.lock);
+	base = dirty_any();
+	check(base != 0 && test_bit(pm.dirty, base));
+	kmutex_unlock(&pm.lock);
+	for (unsigned i = MANY - 2 * KNOWN_RUNS; i < MANY; i += 2)
+		physmem_free(pfn[i]);
 	check(physmem_flush(100) == 100 && dirty() == MANY / 2 - 100 && held() == MANY - 100);
 	check(physmem_flush(UINT32_MAX) == MANY / 2 - 100 && dirty() == 0 && held() == MANY / 2);
 	for (unsigned i = 1; i < MANY; i += 2) {
