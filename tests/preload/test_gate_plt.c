@@ -22,6 +22,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "../suite.h"
 #include "gate.h"
 #include "gate_fake.h"
 #include "gate_impl.h"
@@ -237,11 +238,5 @@ suite(void)
 int
 main(void)
 {
-	SRunner *r = srunner_create(suite());
-	int failed;
-
-	srunner_run_all(r, CK_ENV);
-	failed = srunner_ntests_failed(r);
-	srunner_free(r);
-	return failed != 0;
+	return run_suite(suite());
 }
