@@ -71,6 +71,7 @@
 #define LOOK_NS		((int64_t)1000 * 1000)
 #define TOLD		"ok"
 #define SPARES		64u
+#define SHARED_TRIES	10u		/* to have all in memory that is shared for good */
 
 static struct {
 	_Atomic uint32_t n;
@@ -195,7 +196,6 @@ close_library(void)
 static void
 open_library(void)
 {
-	atomic_store(&spare_lock, false);
 	mine = false;
 	atomic_store(&closed, false);
 	event_wake(&closed);
@@ -329,14 +329,53 @@ close_files(void)
 }
 
 static void
-go_on(void)
+reopen(void)
 {
-	(void)inherit(true);
 	vm_homecoming_hold(false);
 	vm_view_go_on();
 	pmap_go_on();
 	vm_pageout_go_on();
 	open_library();
+}
+
+static void
+go_on(void)
+{
+	if (!f.share)
+		(void)inherit(true);
+	atomic_store(&spare_lock, false);
+	reopen();
+}
+
+/*
+ * Close it when all is in memory that the child shares for good: others may undo that until then.
+ * => 0 or -errno, and not closed
+ */
+static int
+close_with_shared(void)
+{
+	for (uint32_t tries = 0; tries < SHARED_TRIES; tries++) {
+		int error;
+
+		fork_enter();
+		error = fork_share_fetch();
+		fork_leave();
+		if (error != 0)
+			return error;
+		f.began = sys_clock();
+		close_library();
+		f.share = may_share && fork_can_share();
+		error = fork_share_mark();
+		/* A copy is no way to share. */
+		if (error == 0 && !f.share && physmem_has_common())
+			error = -ENOMEM;
+		if (error == 0)
+			return 0;
+		reopen();
+		if (error != -EAGAIN)
+			return error;
+	}
+	return -EAGAIN;
 }
 
 static int
@@ -358,15 +397,17 @@ fork_prepare(void)
 	if (!atomic_load(&enabled))
 		return 0;
 	sys_block(&mask);
-	f.began = sys_clock();
-	close_library();
+	error = close_with_shared();
+	if (error != 0) {
+		sys_setmask(&mask);
+		return error;
+	}
 	f.mask = mask;
 	atomic_store(parent, true);
 	f.memory = f.swap = f.answer[0] = f.answer[1] = -1;
 	if (!atomic_load(&f.child))
 		f.budget = physmem_budget();
 	lock_spares();
-	f.share = may_share && fork_can_share();
 	error = sys_pipe(f.answer);
 	if (error == 0)
 		error = f.share ? fork_share_prepare(&f.memory) : copy_prepare();
@@ -559,6 +600,7 @@ fork_child(void)
 	f.memory = f.swap = -1;
 	close_files();
 	atomic_store(&f.child, true);
+	atomic_store(&spare_lock, false);
 	open_library();
 	sys_setmask(&mask);
 }
@@ -582,6 +624,9 @@ fork_child_threads(void)
 	if (error != 0)
 		give_up("there are no threads for it", error);
 	physmem_set_budget(f.budget);
+	fork_enter();
+	fork_share_none();
+	fork_leave();
 	return true;
 }
 

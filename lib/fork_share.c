@@ -18,6 +18,9 @@
  * forking thread may go on until the clone, and libc after it.  Such pages the child copies, from the frames, while the
  * parent waits; so these frames are not frozen, and the parent keeps them.
  *
+ * VMF_INHERIT_SHARE.  Pages that parent and child go on sharing are all in memory, in frames that are common: written by
+ * both, paged out by neither, moved by neither.
+ *
  * That only the forking thread can get at any page meanwhile is what makes it right: whatever frame it is given is
  * frozen from the start, unless at the end it is one of those that can be written.
  */
@@ -75,6 +78,99 @@ fork_share_is_written(void)
 }
 
 /*
+ * What is shared for good
+ */
+
+/* The first entry of memory that a child shares from *va on: *va and its end; what a file has, files share.  false: none */
+static bool
+next_shared(struct vm_map *map, vm_offset_t *va, vm_offset_t *end)
+{
+	struct vm_map_entry *e;
+
+	krwlock_read(&map->lock);
+	for (e = vm_map_entry_ge(map, *va); e != NULL; e = vm_map_entry_next(e))
+		if (e->inheritance == VM_INHERIT_SHARE && (e->map.object == NULL || e->map.object->internal))
+			break;
+	if (e != NULL) {
+		*va = MAX(*va, entry_start(e));
+		*end = entry_end(e);
+	}
+	krwlock_read_unlock(&map->lock);
+	return e != NULL;
+}
+
+int
+fork_share_fetch(void)
+{
+	enum kern_return result = KERN_SUCCESS;
+	vm_offset_t va, end;
+	struct vm_map *map;
+	char none = 0;
+
+	for (uint32_t i = 0; (map = task_nth(i)) != NULL; i++, task_put(map))
+		for (va = map->base; result == KERN_SUCCESS && va < map->end && next_shared(map, &va, &end);)
+			for (; va < end && result == KERN_SUCCESS; va += PAGE_SIZE) {
+				/* As if it were written: it is the entry's own, then, and no copy's. */
+				result = vm_fault_io(map, va, 0, &none, 0, true, VM_FAULT_FORCE);
+				if (result == KERN_INVALID_ADDRESS)
+					result = KERN_SUCCESS;
+			}
+	return result == KERN_SUCCESS ? 0 : -ENOMEM;
+}
+
+static int
+mark_range(struct vm_map *map, vm_offset_t va, vm_offset_t end)
+{
+	struct vm_map_entry *e = vm_map_entry_at(map, va);
+	struct vm_object *o = e->map.object;
+	int error = 0;
+
+	if (o == NULL)
+		return -EAGAIN;
+	vm_object_lock(o);
+	for (; va < end && error == 0; va += PAGE_SIZE) {
+		struct vm_page *m = vm_page_lookup(o, entry_pindex(e, va));
+
+		if (m == NULL || (m->flags & (PG_FAKE | PG_VIEW)) || physmem_is_frozen(m->pfn))
+			error = -EAGAIN;
+		else if (!physmem_make_common(m->pfn))
+			error = -ENOMEM;
+	}
+	vm_object_unlock(o);
+	return error;
+}
+
+int
+fork_share_mark(void)
+{
+	vm_offset_t va, end;
+	struct vm_map *map;
+	int error = 0;
+
+	for (uint32_t i = 0; (map = task_nth(i)) != NULL; i++, task_put(map))
+		for (va = map->base; error == 0 && va < map->end && next_shared(map, &va, &end); va = end)
+			error = mark_range(map, va, end);
+	return error;
+}
+
+void
+fork_share_none(void)
+{
+	struct vm_map *map;
+
+	for (uint32_t i = 0; (map = task_nth(i)) != NULL; i++, task_put(map))
+		for (vm_offset_t va = map->base, end; va < map->end; va = end) {
+			const struct vm_map_entry *e = vm_map_entry_ge(map, va);
+
+			if (e == NULL)
+				break;
+			end = entry_end(e);
+			if (e->inheritance == VM_INHERIT_NONE)
+				(void)vm_map_unmap(map, entry_start(e), end);
+		}
+}
+
+/*
  * The parent
  */
 
@@ -83,7 +179,8 @@ keep(struct vm_map *map, vm_offset_t va, pt_entry_t pte)
 {
 	(void)map;
 	(void)va;
-	physmem_make_young(PTE_PFN(pte));
+	if (!physmem_is_common(PTE_PFN(pte)))
+		physmem_make_young(PTE_PFN(pte));
 	return 0;
 }
 
@@ -131,6 +228,8 @@ copy(struct vm_map *map, vm_offset_t va, pt_entry_t pte)
 	bool ok = true;
 
 	KASSERT_ALWAYS(e != NULL && o != NULL);
+	if (physmem_is_common(PTE_PFN(pte)))
+		return 0;
 	vm_object_lock(o);
 	m = vm_page_lookup(o, entry_pindex(e, va));
 	KASSERT_ALWAYS(m != NULL);

@@ -12,6 +12,15 @@
 
 bool fork_can_share(void);
 /*
+ * What children are to share with us for good (VMF_INHERIT_SHARE) comes to memory.  => the library is not closed
+ * 0 or -errno
+ */
+int fork_share_fetch(void);
+/* ... and is common from now on.  -EAGAIN: not all of it is there */
+int fork_share_mark(void);
+/* In the child, when it has threads: what it is not to have goes. */
+void fork_share_none(void);
+/*
  * Nobody may write any more, and what frames hold is the child's as well.  *memory: where its own are going to be.
  * => 0, or -errno and nothing has happened
  */

@@ -186,12 +186,24 @@ physmem_fini(void)
 	(void)sys_close(pm.fd);
 }
 
+/* Ours, and those that were inherited. */
+static int
+windows(void)
+{
+	int error = window_init(pm.fd, pm.nframes);
+
+	for (uint32_t i = 0; i < pm.nolder && error == 0; i++)
+		error = window_part(pm.older[i].fd, pm.older[i].base,
+		    i + 1 < pm.nolder ? pm.older[i + 1].base : physmem_base, pm.common != NULL);
+	return error;
+}
+
 int
 physmem_forked(int fd)
 {
 	(void)sys_close(pm.fd);
 	pm.fd = fd;
-	return window_init(fd, pm.nframes);
+	return windows();
 }
 
 int
@@ -250,7 +262,6 @@ physmem_inherit(int fd)
 {
 	vm_pfn_t base = next_base();
 	struct extent *e;
-	int error;
 
 	pm.older[pm.nolder].base = physmem_base;
 	pm.older[pm.nolder++].fd = pm.fd;
@@ -259,16 +270,13 @@ physmem_inherit(int fd)
 	e = container_of(avl_find_le(&pm.free, pm.high), struct extent, node);
 	e->npages = (uint32_t)(pm.nframes - base - e->node.key);
 	physmem_base = base;
-	freeze_fini();
+	freeze_forked();
 	(void)sys_madvise(pm.used, bitmaps_bytes(), MADV_DONTNEED);
 	pm.nused = pm.ndirty = pm.least = pm.surplus = pm.interval_end = 0;
 	pm.nknown = pm.npunching = 0;
 	pm.hand = 0;
 	pm.flushing = false;
-	error = window_init(fd, pm.nframes);
-	for (uint32_t i = 0; i < pm.nolder && error == 0; i++)
-		error = window_part(pm.older[i].fd, pm.older[i].base, i + 1 < pm.nolder ? pm.older[i + 1].base : base);
-	return error;
+	return windows();
 }
 
 bool

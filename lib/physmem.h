@@ -76,7 +76,15 @@ int physmem_freeze(uint32_t *id);
 void physmem_freeze_end(void);
 void physmem_thaw(uint32_t id);
 void physmem_make_young(vm_pfn_t);	/* it is not frozen: nobody else sees it */
-bool physmem_is_frozen(vm_pfn_t);	/* inherited, or frozen; a hint that may be late to see a thaw */
+/*
+ * All processes that see it write it (VMF_INHERIT_SHARE): it is not frozen, nor is it given to anybody else while one of
+ * them lives.  => used, not young; the library is closed
+ * false: no memory
+ */
+bool physmem_make_common(vm_pfn_t);
+bool physmem_is_common(vm_pfn_t);
+bool physmem_has_common(void);
+bool physmem_is_frozen(vm_pfn_t);	/* inherited, or frozen, and not common; a hint that may be late to see a thaw */
 bool physmem_any_frozen(vm_pfn_t, uint32_t n);
 struct physmem_freeze_counts {
 	uint64_t frozen, young, superseded;	/* frames */
@@ -90,7 +98,7 @@ int physmem_another(void);
 /* In the child: our frames are inherited, and that is where new ones are.  0 or -errno */
 int physmem_inherit(int fd);
 
-/* physmem_fork.c: another memfd, which holds what this one does in frames that are used.  0 or -errno */
+/* physmem_fork.c: another memfd, which holds what ours does in frames that are used.  0 or -errno */
 int physmem_copy_all(int *fd);
 int physmem_copy_frame(int fd, vm_pfn_t);	/* one frame's bytes; 0 or -errno */
 /* In a forked child: that is the memfd from now on.  => the old window is gone.  0 or -errno */

@@ -5,7 +5,8 @@
  *
  * The memfd is sparse, and may be so large that not even its bitmaps can be walked in good time: the kernel
  * knows where its data is.  Of that only frames that are used are copied; what dirty frames hold is
- * nobody's.  A frame that is used and was never touched has no data, and reads as zeros in both.
+ * nobody's.  A frame that is used and was never touched has no data, and reads as zeros in both.  Inherited frames need
+ * no copy: the child inherits them as well.
  */
 
 #include <errno.h>

@@ -21,6 +21,8 @@
  * and all before it have thawed.
  *
  * For a child all that it inherits is frozen for good.
+ *
+ * COMMON frames are written by all who see them.  They are like frozen ones in that nobody else gets them.
  */
 
 #include <errno.h>
@@ -72,17 +74,18 @@ each_block(uint64_t *blocks, bool (*what)(vm_pfn_t, void *), void *arg)
 		}
 }
 
-static bool
-is_young(vm_pfn_t pfn)
+/* Maps that are looked at without the lock. */
+static inline bool
+is_in(_Atomic uint64_t *map, vm_pfn_t pfn)
 {
-	return atomic_load_explicit(&pm.young[pfn / 64], memory_order_relaxed) >> (pfn % 64) & 1;
+	return atomic_load_explicit(&map[pfn / 64], memory_order_relaxed) >> (pfn % 64) & 1;
 }
 
 /* It was the other.  => lock held, as for all below but where it is said */
 static void
-turn(vm_pfn_t pfn)
+turn(_Atomic uint64_t *map, vm_pfn_t pfn)
 {
-	_Atomic uint64_t *word = &pm.young[pfn / 64];
+	_Atomic uint64_t *word = &map[pfn / 64];
 
 	atomic_store_explicit(word, atomic_load_explicit(word, memory_order_relaxed) ^ (uint64_t)1 << (pfn % 64),
 	    memory_order_relaxed);
@@ -91,7 +94,7 @@ turn(vm_pfn_t pfn)
 void
 freeze_young(vm_pfn_t pfn)
 {
-	turn(pfn);
+	turn(pm.young, pfn);
 	set_bit(pm.young_blocks, pfn >> RUN_SHIFT);
 	pm.nyoung++;
 }
@@ -99,10 +102,10 @@ freeze_young(vm_pfn_t pfn)
 bool
 freeze_forget(vm_pfn_t pfn)
 {
-	bool young = pm.nfreezes != 0 && is_young(pfn);
+	bool young = pm.nfreezes != 0 && is_in(pm.young, pfn);
 
 	if (young)
-		turn(pfn);
+		turn(pm.young, pfn);
 	pm.nyoung -= young;
 	return young;
 }
@@ -145,18 +148,19 @@ freeze_keeps(vm_pfn_t pfn)
 }
 
 static bool
-forget_young(vm_pfn_t first, void *arg)
+forget_block(vm_pfn_t first, void *arg)
 {
-	(void)arg;
+	_Atomic uint64_t *map = arg;
+
 	for (uint32_t i = 0; i < BLOCK_WORDS; i++)
-		atomic_store_explicit(&pm.young[first / 64 + i], 0, memory_order_relaxed);
+		atomic_store_explicit(&map[first / 64 + i], 0, memory_order_relaxed);
 	return true;
 }
 
 static void
 nothing_young(void)
 {
-	each_block(pm.young_blocks, forget_young, NULL);
+	each_block(pm.young_blocks, forget_block, (void *)pm.young);
 	pm.nyoung = 0;
 }
 
@@ -205,7 +209,7 @@ void
 physmem_make_young(vm_pfn_t pfn)
 {
 	kmutex_lock(&pm.lock);
-	if (!physmem_is_inherited(pfn) && pm.nfreezes != 0 && !is_young(pfn))
+	if (!physmem_is_inherited(pfn) && pm.nfreezes != 0 && !is_in(pm.young, pfn))
 		freeze_young(pfn);
 	kmutex_unlock(&pm.lock);
 }
@@ -259,8 +263,12 @@ physmem_thaw(uint32_t id)
 	f = find(id);
 	KASSERT_ALWAYS(f != NULL && f->live);
 	f->live = false;
-	if (atomic_fetch_sub(&pm.nfreezes, 1) == 1)
+	if (atomic_fetch_sub(&pm.nfreezes, 1) == 1) {
 		nothing_young();
+		/* What we share with parents stays so. */
+		if (pm.common != NULL && pm.nolder == 0)
+			each_block(pm.common_blocks, forget_block, (void *)pm.common);
+	}
 	give = (struct give){ f, before(id) };
 	if (give.to != NULL)
 		each_block(f->blocks, give_block, &give);
@@ -273,10 +281,45 @@ physmem_thaw(uint32_t id)
 }
 
 bool
+physmem_make_common(vm_pfn_t pfn)
+{
+	bool ok;
+
+	kmutex_lock(&pm.lock);
+	if (pm.common == NULL) {
+		uint64_t *map = map_make();
+
+		pm.common_blocks = map != NULL ? blocks_of(map) : NULL;
+		pm.common = (_Atomic uint64_t *)map;
+	}
+	ok = pm.common != NULL;
+	if (ok && !is_in(pm.common, pfn)) {
+		turn(pm.common, pfn);
+		set_bit(pm.common_blocks, pfn >> RUN_SHIFT);
+	}
+	kmutex_unlock(&pm.lock);
+	return ok;
+}
+
+bool
+physmem_is_common(vm_pfn_t pfn)
+{
+	return unlikely(pm.common != NULL) && is_in(pm.common, pfn);
+}
+
+bool
+physmem_has_common(void)
+{
+	return pm.common != NULL;
+}
+
+bool
 physmem_is_frozen(vm_pfn_t pfn)
 {
-	return physmem_is_inherited(pfn) ||
-	    (unlikely(atomic_load_explicit(&pm.nfreezes, memory_order_relaxed) != 0) && !is_young(pfn));
+	bool frozen = physmem_is_inherited(pfn) ||
+	    (unlikely(atomic_load_explicit(&pm.nfreezes, memory_order_relaxed) != 0) && !is_in(pm.young, pfn));
+
+	return unlikely(frozen) && !physmem_is_common(pfn);
 }
 
 bool
@@ -301,6 +344,16 @@ physmem_freeze_counts(struct physmem_freeze_counts *c)
 /* => nobody else is there */
 void
 freeze_fini(void)
+{
+	if (pm.common != NULL)
+		(void)sys_munmap((void *)pm.common, map_bytes());
+	pm.common = NULL;
+	freeze_forked();
+}
+
+/* A child has none of its own; what is common stays so.  => likewise */
+void
+freeze_forked(void)
 {
 	for (uint32_t i = 0; i < PHYSMEM_FREEZES; i++)
 		if (pm.freeze[i].superseded != NULL)

@@ -77,6 +77,8 @@ struct physmem {
 	_Atomic uint64_t *young;	/* frames that nobody else sees, while there are freezes; a look is a hint */
 	uint64_t *young_blocks;		/* those that have some, and maybe others */
 	uint64_t nyoung, nsuperseded;
+	_Atomic uint64_t *common;	/* frames that several processes write; null: there are none.  A look is a hint */
+	uint64_t *common_blocks;	/* those that have some, and maybe others */
 };
 
 extern struct physmem pm;
@@ -86,6 +88,7 @@ bool freeze_forget(vm_pfn_t);		/* ... nor is it any more.  Returns whether it wa
 /* A used frame is given up.  => lock held.  true: that is all, for somebody else sees it */
 bool freeze_keeps(vm_pfn_t);
 void freeze_fini(void);
+void freeze_forked(void);
 
 static inline bool
 test_bit(const uint64_t *map, vm_pfn_t pfn)

@@ -143,8 +143,8 @@ judge(struct vm_page *m, bool desperate)
 	KASSERT(m->wire_count == 0);
 	if ((m->flags & PG_BUSY) || (o->flags & OBJ_DEAD))
 		return HOPE;
-	/* What can be brought home has been, before the pass. */
-	if (m->flags & PG_VIEW)
+	/* What can be brought home has been, before the pass.  Of a frame of another process's nothing would be gained. */
+	if ((m->flags & PG_VIEW) || physmem_is_inherited(m->pfn) || physmem_is_common(m->pfn))
 		return REWIND;
 	/* A cut or a rollback wants what is there: not without need. */
 	if ((o->flags & (OBJ_CUT | OBJ_FROZEN)) && !desperate)

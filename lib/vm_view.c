@@ -143,7 +143,7 @@ vm_view_row(struct vm_object *o, vm_pindex_t lo, uint32_t pages, const struct vm
 				pfn = m->pfn;
 			if (m->pfn != pfn + k + i || m->wire_count != 0 ||
 			    (m->flags & (PG_FAKE | PG_LAUNDRY | PG_FREE | PG_VIEW)) ||
-			    ((m->flags & PG_BUSY) && m != ours))
+			    ((m->flags & PG_BUSY) && m != ours) || physmem_is_common(m->pfn))
 				return 0;
 		}
 	}

@@ -67,18 +67,19 @@ window_init(int fd, uint64_t npages)
 
 /* Each slot finds its file when it is mapped. */
 int
-window_part(int fd, vm_pfn_t first, vm_pfn_t end)
+window_part(int fd, vm_pfn_t first, vm_pfn_t end, bool write)
 {
 	(void)fd;
 	(void)first;
 	(void)end;
+	(void)write;
 	return 0;
 }
 
 static int
 rights(vm_pfn_t pfn)
 {
-	return physmem_is_inherited(pfn) ? PROT_READ : PROT_READ | PROT_WRITE;
+	return physmem_is_inherited(pfn) && !physmem_is_common(pfn) ? PROT_READ : PROT_READ | PROT_WRITE;
 }
 
 void

@@ -46,11 +46,12 @@ window_init(int fd, uint64_t npages)
 }
 
 int
-window_part(int fd, vm_pfn_t first, vm_pfn_t end)
+window_part(int fd, vm_pfn_t first, vm_pfn_t end, bool write)
 {
 	char *at = window_base + ((size_t)first << PAGE_SHIFT);
 	size_t size = (size_t)(end - first) << PAGE_SHIFT;
-	void *p = sys_mmap(at, size, PROT_READ, MAP_SHARED | MAP_FIXED | MAP_NORESERVE, fd, (uint64_t)first << PAGE_SHIFT);
+	void *p = sys_mmap(at, size, write ? PROT_READ | PROT_WRITE : PROT_READ,
+	    MAP_SHARED | MAP_FIXED | MAP_NORESERVE, fd, (uint64_t)first << PAGE_SHIFT);
 
 	if (sys_is_err(p))
 		return sys_err(p);
