@@ -38,12 +38,13 @@ begin_forks(size_t memory, size_t swap, uint32_t mappings)
 	expect(fork_enable(false), 0);
 }
 
+/* -1: any of them */
 static inline void
 expect_good(pid_t pid)
 {
 	int status;
 
-	while (waitpid(pid, &status, 0) != pid)
+	while (waitpid(pid, &status, 0) < 0)
 		check(errno == EINTR);
 	expect_exit(status, 0);
 }
