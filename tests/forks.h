@@ -23,9 +23,9 @@
 
 enum { PATIENCE_MS = 20000 };
 
-/* memory, swap: in pages, 0: none set; mappings: 0: the default. */
+/* memory, swap: in pages, 0: none set; mappings: 0: the default.  by_hand: try_fork() is to be used, and not fork() */
 static inline void
-begin_forks(size_t memory, size_t swap, uint32_t mappings)
+begin_forks_by(bool by_hand, size_t memory, size_t swap, uint32_t mappings)
 {
 	struct vmf_config c = VMF_CONFIG_INIT;
 
@@ -35,7 +35,28 @@ begin_forks(size_t memory, size_t swap, uint32_t mappings)
 	c.flags = VMF_CONFIG_QUIET | VMF_CONFIG_IO_SYSCALLS;
 	expect(vmf_init(&c), 0);
 	touch_install();
-	expect(fork_enable(false), 0);
+	expect(fork_enable(by_hand), 0);
+}
+
+static inline void
+begin_forks(size_t memory, size_t swap, uint32_t mappings)
+{
+	begin_forks_by(false, memory, swap, mappings);
+}
+
+/* fork() that can say why not: -ENOMEM or -EAGAIN. */
+static inline pid_t
+try_fork(void)
+{
+	int error = fork_prepare();
+	pid_t pid;
+
+	if (error != 0)
+		return error;
+	pid = fork();
+	if (pid != 0)
+		fork_parent(pid < 0);
+	return pid < 0 ? -errno : pid;
 }
 
 /* -1: any of them */
