@@ -28,6 +28,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
+#include "fork_live.h"
 #include "kern/alone.h"
 #include "kern/assert.h"
 #include "kern/event.h"
@@ -429,6 +430,13 @@ rouse(void)
 	vm_publish_ring();
 }
 
+/* The shorter wait. */
+static int64_t
+sooner(int64_t a, int64_t b)
+{
+	return a == EVENT_FOREVER || (b != EVENT_FOREVER && b < a) ? b : a;
+}
+
 static void *
 run(void *arg)
 {
@@ -447,7 +455,7 @@ run(void *arg)
 			 */
 			event_wake(&physmem_freed);
 		} else if (!atomic_load(&pd.stop)) {
-			int64_t wait = physmem_trim();
+			int64_t wait = sooner(physmem_trim(), fork_live_tend());
 
 			set_asleep(true);
 			if (published)

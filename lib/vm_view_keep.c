@@ -6,6 +6,7 @@
  * It looks at all views round and round, at a few at a time, and less and less often while nothing changes:
  *
  *	nobody needs the frames any more, or they are closed	bring home, before somebody has to wait for it
+ *	a forked child sees the frames	let it be
  *	a good part was written		give the copy all of it, and bring home: then the leaf may be written, and
  *					the next snapshot finds no view there
  */
@@ -108,6 +109,11 @@ keep(struct vm_view *v, bool *hurry)
 	if (v->busy) {
 		vm_object_unlock(o);
 		return true;
+	}
+	/* As long as a forked child sees the frames, this is the best place for what was written. */
+	if (!v->closed && vv_is_frozen(v)) {
+		vm_object_unlock(o);
+		return false;
 	}
 	if (v->closed || o->copy == NULL) {
 		if (vv_take(v))
@@ -255,7 +261,13 @@ vm_view_go_on(void)
 	hold_end(&vv.hold);
 }
 
-/* => the keeper was held, and no view is left */
+void
+vm_view_thawed(void)
+{
+	event_wake(&vv.work);
+}
+
+/* => the keeper was held */
 void
 vm_view_forked(void)
 {

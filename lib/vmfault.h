@@ -500,6 +500,13 @@ struct vmf_stats {
 	uint64_t v_already;		/* counter: faults that another thread had resolved by then */
 	uint64_t v_snapshot_ns;		/* counter: nanoseconds that snapshots took, all together ... */
 	uint64_t snapshot_ns_max;	/* ... and the one that took longest */
+	uint64_t v_forks;		/* counter: forks of this process that share its memory with the child */
+	uint64_t v_fork_ns;		/* counter: nanoseconds for which other threads were kept out, all together ... */
+	uint64_t fork_ns_max;		/* ... and the longest */
+	uint64_t v_unfrozen;		/* counter: pages copied since a forked child sees their frames */
+	uint64_t frames_frozen;		/* gauge: frames that forked children see, too; 0: there are none */
+	uint64_t frames_private;	/* gauge: frames taken since the last fork, while there are such children */
+	uint64_t frames_superseded;	/* gauge: frames that only such children see; they do not count as used */
 };
 
 /* -EINVAL	stats->size is not that of a known version */

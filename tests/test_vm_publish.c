@@ -342,7 +342,7 @@ START_TEST(forks_with_a_copy_do_not_wait_for_an_answer)
 	if (watcher == 0)
 		for (;;)
 			(void)ask(p, 100);
-	fork_enable(false);
+	fork_enable(false, false);
 	m = alloc(64);
 	fill_pages(m, 64, 3);
 	for (int i = 0; i < 50; i++)

@@ -45,6 +45,20 @@ window_init(int fd, uint64_t npages)
 	return 0;
 }
 
+int
+window_part(int fd, vm_pfn_t first, vm_pfn_t end)
+{
+	char *at = window_base + ((size_t)first << PAGE_SHIFT);
+	size_t size = (size_t)(end - first) << PAGE_SHIFT;
+	void *p = sys_mmap(at, size, PROT_READ, MAP_SHARED | MAP_FIXED | MAP_NORESERVE, fd, (uint64_t)first << PAGE_SHIFT);
+
+	if (sys_is_err(p))
+		return sys_err(p);
+	(void)sys_madvise(at, size, MADV_DONTDUMP);
+	(void)sys_madvise(at, size, MADV_DONTFORK);
+	return 0;
+}
+
 void
 window_fini(void)
 {
