@@ -321,7 +321,7 @@ measure_vmfault(uint64_t size, bool full, unsigned what)
 		bench_need(WRITES_MEMORY * (double)size);
 	pages = size / BENCH_PAGE;
 	must_fit(vmf_init(NULL), "vmf_init");
-	must(fork_enable(false), "fork_enable");
+	must(fork_enable(false, true), "fork_enable");
 	must_fit(vmf_allocate(VMF_TASK_DEFAULT, &addr, (size_t)size, 0), "vmf_allocate");
 	memory = addr;
 	experiments("vmfault", full, (enum what)what);

@@ -3,7 +3,9 @@
 #define FORKS_H
 
 /*
- * What the tests of fork() share: how the library is started for them, how a child's end is judged, and what a process
+ * FORK_SHARES in the environment: parent and child share frames; else the child is given a copy.
+ *
+ * What the tests of fork() have in common: how the library is started for them, how a child's end is judged, and what a process
  * may still hold when all is given back.
  *
  * A child that finds a wrong byte aborts, and says so; whoever waits for it fails then, up to the test.  What is
@@ -35,7 +37,7 @@ begin_forks_by(bool by_hand, size_t memory, size_t swap, uint32_t mappings)
 	c.flags = VMF_CONFIG_QUIET | VMF_CONFIG_IO_SYSCALLS;
 	expect(vmf_init(&c), 0);
 	touch_install();
-	expect(fork_enable(by_hand), 0);
+	expect(fork_enable(by_hand, getenv("FORK_SHARES") != NULL), 0);
 }
 
 static inline void
