@@ -458,10 +458,12 @@ run(void *arg)
 			int64_t wait = sooner(physmem_trim(), fork_live_tend());
 
 			set_asleep(true);
+			hold_rest(&pd.hold);
 			if (published)
 				vm_publish_wait(ticket, wait);
 			else
 				(void)event_wait(&pd, ticket, wait);
+			hold_rise(&pd.hold);
 			set_asleep(false);
 		}
 	}
@@ -547,7 +549,8 @@ vm_pageout_laundry(void)
 void
 vm_pageout_hold(void)
 {
-	hold_begin(&pd.hold);
+	if (hold_begin(&pd.hold))
+		return;
 	rouse();
 	event_wake(&pd.laundry);
 	hold_wait(&pd.hold);

@@ -187,8 +187,11 @@ keeper(void *arg)
 		} else if (quiet == 0) {
 			pause = hurry ? LEAST_PAUSE_NS : MAX((int64_t)(sys_clock() - began) * (DUTY - 1), LEAST_PAUSE_NS);
 		}
-		if (!atomic_load(&vv.stop))
+		if (!atomic_load(&vv.stop)) {
+			hold_rest(&vv.hold);
 			(void)event_wait(&vv.work, ticket, n == 0 ? EVENT_FOREVER : pause);
+			hold_rise(&vv.hold);
+		}
 	}
 	return NULL;
 }
@@ -250,7 +253,8 @@ vm_view_hold(void)
 {
 	if (!atomic_load(&vv.running))
 		return;
-	hold_begin(&vv.hold);
+	if (hold_begin(&vv.hold))
+		return;
 	event_wake(&vv.work);
 	hold_wait(&vv.hold);
 }
