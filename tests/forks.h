@@ -113,6 +113,19 @@ expect_held(struct held want)
 	}
 }
 
+/* So many descriptors are open, soon: what tells of a child that is gone is closed then. */
+static inline void
+expect_fds(unsigned want)
+{
+	uint64_t began = now_ms();
+
+	while (count_fds() != want) {
+		if (now_ms() - began > PATIENCE_MS)
+			die("%u descriptors are open, not %u", count_fds(), want);
+		usleep(1000);
+	}
+}
+
 /* Nobody is below us any more, and nobody was whom we did not wait for. */
 static inline void
 expect_no_children(void)
