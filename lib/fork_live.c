@@ -43,7 +43,8 @@ static struct {
 		int token;		/* a memfd */
 	} gen[PHYSMEM_FREEZES];		/* oldest first */
 	uint32_t n;
-	void *mapping;			/* of the newest one's token, while a fork is being made */
+	void *mapping;			/* of the newest one's token, while a fork is being made, and until the
+					   kernel has taken it back; else null */
 	bool joined;			/* the newest one had children before */
 	int64_t pause;
 } live;
@@ -57,6 +58,17 @@ map_token(int fd)
 		return sys_err(p);
 	live.mapping = p;
 	return 0;
+}
+
+/* As long as it is there we are one of our own children. */
+static int
+unmap_token(void)
+{
+	int error = live.mapping != NULL ? sys_munmap(live.mapping, PAGE_SIZE) : 0;
+
+	if (error == 0)
+		live.mapping = NULL;
+	return error;
 }
 
 static int
@@ -82,6 +94,9 @@ fork_live_begin(void)
 	int error;
 
 	(void)fork_live_tend();
+	error = unmap_token();
+	if (error != 0)
+		return error;
 	live.joined = live.n == PHYSMEM_FREEZES;
 	g = &live.gen[live.joined ? live.n - 1 : live.n];
 	error = live.joined ? map_token(g->token) : make_token(g);
@@ -91,7 +106,7 @@ fork_live_begin(void)
 	live.n += !live.joined;
 	if (error != 0) {
 		live.n -= !live.joined;
-		(void)sys_munmap(live.mapping, PAGE_SIZE);
+		(void)unmap_token();
 		if (!live.joined)
 			(void)sys_close(g->token);
 	}
@@ -101,7 +116,7 @@ fork_live_begin(void)
 void
 fork_live_parent(bool failed)
 {
-	(void)sys_munmap(live.mapping, PAGE_SIZE);
+	(void)unmap_token();
 	physmem_freeze_end();
 	if (failed && !live.joined) {
 		physmem_thaw(live.gen[--live.n].freeze);
@@ -114,6 +129,7 @@ void
 fork_live_child(void)
 {
 	/* Those are the parent's to look after; the mappings stay, for they speak for us. */
+	live.mapping = NULL;
 	while (live.n > 0)
 		(void)sys_close(live.gen[--live.n].token);
 }
@@ -123,6 +139,7 @@ fork_live_tend(void)
 {
 	uint32_t n = 0;
 
+	(void)unmap_token();
 	for (uint32_t i = 0; i < live.n; i++) {
 		if (sys_seal_write(live.gen[i].token) == 0) {
 			(void)sys_close(live.gen[i].token);

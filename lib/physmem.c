@@ -267,7 +267,7 @@ physmem_inherit(int fd)
 	pm.older[pm.nolder++].fd = pm.fd;
 	pm.fd = fd;
 	/* What was never taken lies at the end, in one piece, and is shorter now. */
-	e = container_of(avl_find_le(&pm.free, pm.high), struct extent, node);
+	e = container_of(avl_find_le(&pm.free, MAX(pm.high, 1)), struct extent, node);
 	e->npages = (uint32_t)(pm.nframes - base - e->node.key);
 	physmem_base = base;
 	freeze_forked();

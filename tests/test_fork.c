@@ -111,6 +111,30 @@ START_TEST(each_has_its_own)
 END_TEST
 
 static void
+fill_it(void *p)
+{
+	check_zero(p, PAGES * PG);
+	fill_pages(p, PAGES, 2);
+	check_pages(p, PAGES, 2);
+	audit();
+}
+
+START_TEST(nothing_may_have_been_touched_yet)
+{
+	char *p;
+	pid_t pid;
+
+	begin_with(0, 0, false);
+	p = alloc(PAGES);
+	pid = forked(fill_it, p);
+	fill_pages(p, PAGES, 3);
+	expect_good(pid);
+	check_pages(p, PAGES, 3);
+	stop();
+}
+END_TEST
+
+static void
 whole_set(void *p)
 {
 	check_pages(p, SET, 1);
@@ -767,6 +791,7 @@ main(void)
 
 	suite_add_tcase(s, t);
 	tcase_add_test(t, each_has_its_own);
+	tcase_add_test(t, nothing_may_have_been_touched_yet);
 	tcase_add_loop_test(t, what_is_paged_out_is_copied_too, 0, 3);
 	tcase_add_test(t, what_is_in_views_is_copied_too);
 	tcase_add_test(t, children_have_children);

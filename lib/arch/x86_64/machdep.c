@@ -16,6 +16,7 @@
 
 char *window_base;
 static size_t window_size;
+static bool window_inherited;		/* by a forked child; else the kernel keeps it from one */
 
 vm_prot_t
 machdep_fault_type(const siginfo_t *si, const ucontext_t *uc)
@@ -41,7 +42,7 @@ window_init(int fd, uint64_t npages)
 	window_base = p;
 	/* A core dump would read every hole of it. */
 	(void)sys_madvise(window_base, window_size, MADV_DONTDUMP);
-	(void)sys_madvise(window_base, window_size, MADV_DONTFORK);
+	window_inherited = sys_madvise(window_base, window_size, MADV_DONTFORK) != 0;
 	return 0;
 }
 
@@ -56,7 +57,8 @@ window_part(int fd, vm_pfn_t first, vm_pfn_t end, bool write)
 	if (sys_is_err(p))
 		return sys_err(p);
 	(void)sys_madvise(at, size, MADV_DONTDUMP);
-	(void)sys_madvise(at, size, MADV_DONTFORK);
+	if (sys_madvise(at, size, MADV_DONTFORK) != 0)
+		window_inherited = true;
 	return 0;
 }
 
@@ -70,6 +72,8 @@ window_fini(void)
 void
 window_forked(void)
 {
-	/* MADV_DONTFORK kept it from the child already; where that was refused, unmap it. */
-	window_fini();
+	/* Where it was kept from the child, something else may be by now. */
+	if (window_inherited)
+		window_fini();
+	window_base = NULL;
 }
