@@ -126,7 +126,7 @@ fork_live_parent(bool failed)
 }
 
 void
-fork_live_child(void)
+fork_live_forget(void)
 {
 	/* Those are the parent's to look after; the mappings stay, for they speak for us. */
 	live.mapping = NULL;

@@ -18,8 +18,8 @@
 int fork_live_begin(void);
 /* In the parent, when there is a child, or could not be. */
 void fork_live_parent(bool failed);
-/* In the child: nobody sees what is its own. */
-void fork_live_child(void);
+/* In the child: nobody sees what is its own.  And at the end: who sees ours keeps it without us. */
+void fork_live_forget(void);
 /*
  * Thaw what nobody sees any more.  To be called again after so many nanoseconds.
  */

@@ -254,7 +254,7 @@ fork_share_child(int memory)
 	struct vm_map *map;
 	int error;
 
-	fork_live_child();
+	fork_live_forget();
 	error = physmem_inherit(memory);
 	if (error != 0)
 		return error;

@@ -16,6 +16,7 @@
 
 #include "compress.h"
 #include "fork.h"
+#include "fork_live.h"
 #include "kern/alone.h"
 #include "kern/assert.h"
 #include "kern/handle.h"
@@ -293,8 +294,6 @@ start(const struct vmf_config *config)
 		error = start_swap(config);
 	if (error == 0)
 		error = start_threads(pages);
-	if (error == 0)
-		error = fork_enable(false, true);
 	if (error == 0) {
 		error = trap_init();
 		if (error != 0)
@@ -331,6 +330,12 @@ vm_init(const struct vmf_config *config)
 	}
 	if (!atomic_compare_exchange_strong(&state, &expected, STARTING))
 		return expected == FORKED ? -ENODEV : -EALREADY;
+	/* First: who comes in is counted from then on. */
+	error = fork_enable(false, true);
+	if (error != 0) {
+		atomic_store(&state, STOPPED);
+		return error;
+	}
 	trap_enter(&old);
 	error = start(&c);
 	if (error == 0 && !atomic_exchange(&atfork_registered, true))
@@ -383,6 +388,7 @@ vm_fini(void)
 	stop_modules();
 	stop_swap();
 	io_fini();
+	fork_live_forget();
 	physmem_fini();
 	kmem_trim();
 	atomic_store(&state, STOPPED);
