@@ -74,7 +74,7 @@ is_there(struct vm_map *map, vm_offset_t va, pt_entry_t pte)
 bool
 fork_share_is_written(void)
 {
-	return each_written(is_there) != 0;
+	return physmem_has_common() || each_written(is_there) != 0;
 }
 
 /*
@@ -248,6 +248,37 @@ copy(struct vm_map *map, vm_offset_t va, pt_entry_t pte)
 	return ok ? 0 : -ENOMEM;
 }
 
+/* Common pages of an object in [lo, hi) become this process's own. */
+static bool
+part_object(struct vm_object *o, vm_pindex_t lo, vm_pindex_t hi)
+{
+	struct vm_page *m;
+	bool ok = true;
+
+	vm_object_lock(o);
+	for (vm_pindex_t i = lo; ok && (m = radix_next(&o->pages, &i)) != NULL && i < hi; i++)
+		ok = !physmem_is_common(m->pfn) || vm_page_own(m);
+	vm_object_unlock(o);
+	return ok;
+}
+
+/* What was shared with others before, and is inherited as a copy now. */
+static int
+part(struct vm_map *map)
+{
+	bool ok = true;
+
+	for (struct vm_map_entry *e = vm_map_entry_ge(map, map->base); e != NULL && ok; e = vm_map_entry_next(e)) {
+		vm_pindex_t lo = e->map.offset, n = (vm_pindex_t)atop(entry_end(e) - entry_start(e));
+
+		if (e->inheritance != VM_INHERIT_COPY)
+			continue;
+		for (struct vm_object *o = e->map.object; o != NULL && ok; lo += o->shadow_offset, o = o->shadow)
+			ok = part_object(o, lo, lo + n);
+	}
+	return ok ? 0 : -ENOMEM;
+}
+
 int
 fork_share_child(int memory)
 {
@@ -264,5 +295,10 @@ fork_share_child(int memory)
 		vm_fault_release_holds(map);
 		krwlock_write_unlock(&map->lock);
 	}
-	return each_written(copy);
+	error = each_written(copy);
+	if (!physmem_has_common())
+		return error;
+	for (uint32_t i = 0; (map = task_nth(i)) != NULL; i++, task_put(map))
+		error = error == 0 ? part(map) : error;
+	return error;
 }
