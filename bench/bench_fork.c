@@ -4,7 +4,7 @@
  * What fork() costs, with managed memory against the kernel's own.
  *
  *	vmfault				kernel
- *	fork(), of managed memory	fork(), of anonymous private memory without huge pages
+ *	vmf_fork(), of managed memory	fork(), of anonymous private memory without huge pages
  *
  * All else is the same on both sides.  Each page is written before each fork, so that all of them are resident and
  * writable, and the child is there until what is measured is over.
@@ -36,7 +36,6 @@
 
 #include "bench.h"
 #include "contents.h"
-#include "fork.h"
 #include "memory.h"
 #include "vmfault.h"
 
@@ -168,7 +167,18 @@ write_all(bool full)
 	bench_time("child writes every page", pages, write_pages(RANDOM, pages) / (double)pages);
 }
 
-/* fork().  The child does fn when it is told to, and compares.  => microseconds */
+/* => the child, or -errno */
+static pid_t
+kernel_fork(void)
+{
+	pid_t pid = fork();
+
+	return (pid < 0 ? -errno : pid);
+}
+
+static pid_t (*fork_it)(void);		/* this side's */
+
+/* Fork.  The child does fn when it is told to, and compares.  => microseconds */
 static double
 fork_for(child_fn *fn, bool full)
 {
@@ -179,10 +189,9 @@ fork_for(child_fn *fn, bool full)
 	if (pipe(fds) != 0)
 		bench_die("pipe: %s", strerror(errno));
 	start = bench_now();
-	child.pid = fork();
+	child.pid = fork_it();
 	took = bench_now() - start;
-	if (child.pid < 0)
-		bench_skip("fork: %s", strerror(errno));
+	must_fit(child.pid, "fork");
 	if (child.pid == 0) {
 		close(fds[1]);
 		if (read(fds[0], &c, 1) < 0)
@@ -233,10 +242,9 @@ calls(const char *side, bool full)
 	finish(side, full);
 	touch();
 	start = bench_now();
-	if ((pid = fork()) == 0)
+	if ((pid = fork_it()) == 0)
 		_exit(0);
-	if (pid < 0)
-		bench_skip("fork: %s", strerror(errno));
+	must_fit(pid, "fork");
 	await(pid, side);
 	bench_time("fork, exit and wait", 0, bench_now() - start);
 }
@@ -321,9 +329,9 @@ measure_vmfault(uint64_t size, bool full, unsigned what)
 		bench_need(WRITES_MEMORY * (double)size);
 	pages = size / BENCH_PAGE;
 	must_fit(vmf_init(NULL), "vmf_init");
-	must(fork_enable(false, true), "fork_enable");
 	must_fit(vmf_allocate(VMF_TASK_DEFAULT, &addr, (size_t)size, 0), "vmf_allocate");
 	memory = addr;
+	fork_it = vmf_fork;
 	experiments("vmfault", full, (enum what)what);
 	must(vmf_fini(), "vmf_fini");
 }
@@ -335,6 +343,7 @@ measure_kernel(uint64_t size, bool full, unsigned what)
 		bench_need(WRITES_MEMORY * (double)size);
 	pages = size / BENCH_PAGE;
 	memory = bench_private((size_t)size);
+	fork_it = kernel_fork;
 	experiments("kernel", full, (enum what)what);
 }
 

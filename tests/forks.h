@@ -3,7 +3,7 @@
 #define FORKS_H
 
 /*
- * FORK_SHARES in the environment: parent and child share frames; else the child is given a copy.
+ * FORK_COPIES in the environment: a child is given a copy of all memory; else it shares frames with its parent.
  *
  * What the tests of fork() have in common: how the library is started for them, how a child's end is judged, and what a process
  * may still hold when all is given back.
@@ -25,9 +25,15 @@
 
 enum { PATIENCE_MS = 20000 };
 
-/* memory, swap: in pages, 0: none set; mappings: 0: the default.  by_hand: try_fork() is to be used, and not fork() */
+static inline bool
+forks_share(void)
+{
+	return getenv("FORK_COPIES") == NULL;
+}
+
+/* memory, swap: in pages, 0: none set; mappings: 0: the default. */
 static inline void
-begin_forks_by(bool by_hand, size_t memory, size_t swap, uint32_t mappings)
+begin_forks(size_t memory, size_t swap, uint32_t mappings)
 {
 	struct vmf_config c = VMF_CONFIG_INIT;
 
@@ -37,28 +43,8 @@ begin_forks_by(bool by_hand, size_t memory, size_t swap, uint32_t mappings)
 	c.flags = VMF_CONFIG_QUIET | VMF_CONFIG_IO_SYSCALLS;
 	expect(vmf_init(&c), 0);
 	touch_install();
-	expect(fork_enable(by_hand, getenv("FORK_SHARES") != NULL), 0);
-}
-
-static inline void
-begin_forks(size_t memory, size_t swap, uint32_t mappings)
-{
-	begin_forks_by(false, memory, swap, mappings);
-}
-
-/* fork() that can say why not: -ENOMEM or -EAGAIN. */
-static inline pid_t
-try_fork(void)
-{
-	int error = fork_prepare();
-	pid_t pid;
-
-	if (error != 0)
-		return error;
-	pid = fork();
-	if (pid != 0)
-		fork_parent(pid < 0);
-	return pid < 0 ? -errno : pid;
+	if (!forks_share())
+		expect(fork_enable(false, false), 0);
 }
 
 /* -1: any of them */

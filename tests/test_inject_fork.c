@@ -6,7 +6,7 @@
  * There is memory of all kinds: in frames, in private views, in a snapshot, in swap, wired and held.  The calls number
  * n, n + 1, ... of one kind are refused while the process forks, for n = 1, 2, ..., until a fork makes fewer.
  *
- *	in the parent	fork() fails with ENOMEM or EAGAIN, there is no child, and the parent is as it was: all bytes, its
+ *	in the parent	vmf_fork() fails with ENOMEM or EAGAIN, there is no child, and the parent is as it was: all bytes, its
  *			descriptors, and the next fork() works; or it succeeds, and both are right
  *	in the child	it is right, or has ended with status 127 before it saw anything; it may be told that there is no
  *			memory, until there is; the parent is as it was
@@ -95,7 +95,7 @@ begin_with(bool swapping)
 {
 	struct held none;
 
-	begin_forks_by(true, swapping ? FRAMES : 0, swapping ? SWAP : 0, 0);
+	begin_forks(swapping ? FRAMES : 0, swapping ? SWAP : 0, 0);
 	none = held_now();
 	pages = swapping ? SMALL : BIG;
 	live = calloc(pages, sizeof(*live));
@@ -141,7 +141,7 @@ fork_and_wait(void)
 	int status;
 
 	plan->armed = true;
-	pid = try_fork();
+	pid = vmf_fork();
 	if (pid == 0) {
 		/* What it brings over as it is touched is a part of the fork, too. */
 		on_stray = again;
