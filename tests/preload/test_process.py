@@ -384,7 +384,7 @@ class Guest(unittest.TestCase):
     def test_a_file_does_not_grow_past_its_limit(self):
         code = 'import os, resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); ' \
             'resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 8192)); print(resource.getrlimit(resource.RLIMIT_FSIZE)); ' \
-            'f = os.memfd_create("f"); print(os.pwrite(f, bytes(5000), 0)); os.fork(); print(os.pwrite(f, bytes(9), 4090))'
+            'f = os.memfd_create("f"); print(os.pwrite(f, bytes(5000), 0)); os.fork() and os.wait(); print(os.pwrite(f, bytes(9), 4090))'
         native = run(sys.executable, '-c', code, preload=False)
         got = run(sys.executable, '-c', code, env=dict(LIMIT, VMFAULT_QUIET='1'))
         self.assertEqual((got.stdout, got.stderr, got.returncode), (native.stdout, native.stderr, native.returncode))
