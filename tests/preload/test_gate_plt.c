@@ -212,7 +212,7 @@ START_TEST(a_read_can_be_cancelled)
 
 	ck_assert_int_eq(pipe(ends), 0);
 	ck_assert_int_eq(pthread_create(&t, NULL, read_for_ever, ends), 0);
-	usleep(50000);
+	fake_await_call(SYS_read, (unsigned long)ends[0]);
 	ck_assert_int_eq(pthread_cancel(t), 0);
 	ck_assert_int_eq(pthread_join(t, &result), 0);
 	ck_assert_ptr_eq(result, PTHREAD_CANCELED);
