@@ -6,6 +6,7 @@
  */
 
 #include <check.h>
+#include <cpuid.h>
 #include <dirent.h>
 #include <errno.h>
 #include <execinfo.h>
@@ -967,6 +968,15 @@ START_TEST(rings_are_refused)
 }
 END_TEST
 
+/* Does the processor tell which of its registers are in use? */
+static bool
+tells_use(void)
+{
+	unsigned a, b, c, d;
+
+	return __get_cpuid_count(0xd, 1, &a, &b, &c, &d) && (a & 4) != 0;
+}
+
 /* Vector registers and the flags survive, as across a system call; and libc keeps values there. */
 START_TEST(registers_survive)
 {
@@ -986,6 +996,47 @@ START_TEST(registers_survive)
 		    : [in] "m"(in), "D"((long)SYS_pread64), "S"((long)fd), "d"(p), "c"(4L), "r"(offset)
 		    : "r9", "r10", "r11", "memory", "xmm9", "cc");
 		bad += seen != in || result != 4;
+	}
+	ck_assert_int_eq(bad, 0);
+}
+END_TEST
+
+/*
+ * The upper halves as well; and those that nobody uses are not used afterwards: loading them, even with zeros, makes
+ * all that works on lower halves slower from then on.
+ */
+START_TEST(upper_halves_survive_or_stay_unused)
+{
+	char *p = buffer(64);
+	int fd = scratch_file("abcd", 4);
+	long result, bad = 0;
+
+	if (!__builtin_cpu_supports("avx"))
+		return;
+	for (int used = 0; used < 2; used++) {
+		uint64_t in[4] = { 1, 2, 3, 4 }, seen[4];
+		register long offset __asm__("r8") = 0;
+		unsigned in_use = 0;
+
+		(void)fake_evict(p, 64, false);
+		__asm__ volatile("vzeroupper\n\t"
+		    "test %%rbx, %%rbx\n\t"
+		    "jz 1f\n\t"
+		    "vmovdqu %[in], %%ymm9\n\t"
+		    "1: call syscall\n\t"
+		    "vextractf128 $1, %%ymm9, 16+%[seen]"
+		    : "=a"(result), [seen] "=m"(seen)
+		    : [in] "m"(in), "b"((long)used), "D"((long)SYS_pread64), "S"((long)fd), "d"(p), "c"(4L),
+		    "r"(offset)
+		    : "r9", "r10", "r11", "memory", "xmm9", "cc");
+		bad += result != 4;
+		if (used) {
+			bad += seen[2] != 3 || seen[3] != 4;
+		} else if (tells_use()) {
+			__asm__ volatile("xgetbv" : "=a"(in_use) : "c"(1) : "edx");
+			bad += (in_use & 4) != 0;
+		}
+		__asm__ volatile("vzeroupper");
 	}
 	ck_assert_int_eq(bad, 0);
 }
@@ -1074,6 +1125,7 @@ suite(void)
 	tcase_add_test(tc, a_pipe_gets_contents_not_pages);
 	tcase_add_test(tc, rings_are_refused);
 	tcase_add_test(tc, registers_survive);
+	tcase_add_test(tc, upper_halves_survive_or_stay_unused);
 	tcase_add_test(tc, the_library_goes_around);
 	tcase_add_test(tc, clone_and_vfork_come_back);
 	suite_add_tcase(s, tc);

@@ -23,6 +23,7 @@
  * writable once, for a private copy of those that change.  The process has one thread.
  */
 
+#include <cpuid.h>
 #include <emmintrin.h>
 #include <errno.h>
 #include <gnu/libc-version.h>
@@ -42,6 +43,7 @@
 #define SLOTS		704
 #define SITES		SLOTS
 #define SIGRETURN	15
+#define CPUID_XINUSE	4u
 #ifndef MADV_POPULATE_READ
 #define MADV_POPULATE_READ	22
 #endif
@@ -68,8 +70,8 @@ struct slot {
 _Static_assert(sizeof(struct slot) == SLOT_SIZE && offsetof(struct slot, resume) == 48, "gate.S");
 
 extern struct slot gate_slots[], gate_slots_end[];
-extern unsigned char gate_has_avx;
-unsigned char gate_has_avx;
+extern unsigned char gate_has_avx, gate_has_xinuse;	/* for gate.S: the latter is xgetbv of 1 */
+unsigned char gate_has_avx, gate_has_xinuse;
 
 /* Written by gate_patch(), constant afterwards.  site[i] goes through gate_slots[i]. */
 static struct site site[SITES];
@@ -434,6 +436,15 @@ find_object(struct dl_phdr_info *object, size_t size, void *arg)
 	return 0;
 }
 
+/* Does the processor tell which of its registers are in use? */
+static bool
+tells_use(void)
+{
+	unsigned a, b, c, d;
+
+	return __get_cpuid_count(0xd, 1, &a, &b, &c, &d) && (a & CPUID_XINUSE) != 0;
+}
+
 int
 gate_patch(struct gate_info *info)
 {
@@ -445,6 +456,7 @@ gate_patch(struct gate_info *info)
 
 	gate_call_init();
 	gate_has_avx = __builtin_cpu_supports("avx") != 0;
+	gate_has_xinuse = gate_has_avx && tells_use();
 	(void)dl_iterate_phdr(find_object, &w);
 	if (!w.found || sites != 0)
 		return -ENOTSUP;
