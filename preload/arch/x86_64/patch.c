@@ -12,7 +12,7 @@
  *	0f 05  48 3d xx xx xx xx	syscall; cmp $xx,%rax		the slot compares
  *	0f 05  3d xx xx xx xx		syscall; cmp $xx,%eax
  *
- * Where neither stands, or something jumps into the middle of it, or the slots are too far away, the first byte of
+ * Where neither stands, or something may jump into the middle of it, or the slots are too far away, the first byte of
  * `syscall` becomes hlt, which traps (SIGSEGV, SI_KERNEL), and the trap goes on in the slot: 3 us.
  *
  * Two bytes 0f 05 may be part of another instruction.  The patterns are long enough to be what they
@@ -81,18 +81,19 @@ static unsigned sites;
  * Finding
  */
 
-/* Decode from 16 places before at: how many ways come by it? */
-static bool
-is_instruction(const struct text *t, const unsigned char *at)
+/* Decode from some of the 16 places that lie 48 bytes before at, as far as there is text: how many ways come by it? */
+static unsigned
+come_by(const struct text *t, const unsigned char *at, size_t step, unsigned *ways)
 {
-	unsigned hits = 0, ways = 0;
+	unsigned hits = 0;
 
-	for (size_t back = 48; back < 64; back++) {
+	*ways = 0;
+	for (size_t back = 48; back < 64; back += step) {
 		const unsigned char *p = at - back;
 
-		if (p < t->start)
+		if ((size_t)(at - t->start) < back)
 			continue;
-		ways++;
+		++*ways;
 		while (p < at) {
 			size_t n = insn_length(p, (size_t)(t->end - p));
 
@@ -102,7 +103,24 @@ is_instruction(const struct text *t, const unsigned char *at)
 		}
 		hits += p == at;
 	}
+	return hits;
+}
+
+static bool
+is_instruction(const struct text *t, const unsigned char *at)
+{
+	unsigned ways, hits = come_by(t, at, 1, &ways);
+
 	return ways >= 8 && hits * 4 >= ways * 3;
+}
+
+/* Is at surely in the middle of one, and what begins a byte before it not a prefix either? */
+static bool
+is_no_instruction(const struct text *t, const unsigned char *at)
+{
+	unsigned ways;
+
+	return come_by(t, at, 3, &ways) == 0 && ways == 6 && come_by(t, at - 1, 3, &ways) == 0;
 }
 
 /* A number that a system call may have, in the immediate of a mov: its upper bytes tell. */
@@ -209,11 +227,11 @@ near(const unsigned char *p)
 }
 
 /*
- * Something jumps to target: no pattern may have it in its middle.  The sites from first on are this text's, in
- * order of address.
+ * Something that looks like a jump, at `from', goes to target: no pattern may have that in its middle.  The sites
+ * from first on are this text's, in order of address.
  */
 static void
-jump_to(unsigned first, const unsigned char *target)
+jump_to(const struct text *t, unsigned first, const unsigned char *from, const unsigned char *target)
 {
 	unsigned low = first, high = sites;
 
@@ -230,11 +248,13 @@ jump_to(unsigned first, const unsigned char *target)
 	}
 	for (; low < sites && site[low].at - 5 < target; low++) {
 		struct site *s = &site[low];
+		bool mov = s->mov && target > s->at - 5 && target < s->at + 2;
+		bool cmp = s->cmp && target > s->at && target < s->at + 2 + s->tail;
 
-		if (target > s->at - 5 && target < s->at + 2)
-			s->mov = false;
-		if (target > s->at && target < s->at + 2 + s->tail)
-			s->cmp = false;
+		if ((!mov && !cmp) || is_no_instruction(t, from))
+			continue;
+		s->mov = s->mov && !mov;
+		s->cmp = s->cmp && !cmp;
 	}
 }
 
@@ -247,7 +267,7 @@ rel32(const unsigned char *p)
 	return d;
 }
 
-/* Everything that might be a jump, whether it is one or not. */
+/* Everything that might be a jump; what is none for sure is left out where it would cost a pattern. */
 static void
 find_jumps(const struct text *t, unsigned first)
 {
@@ -269,7 +289,7 @@ find_jumps(const struct text *t, unsigned first)
 		for (; m != 0; m &= m - 1) {
 			unsigned char *q = p + __builtin_ctz(m);
 
-			jump_to(first, q + 5 + rel32(q + 1));
+			jump_to(t, first, (q[0] & 0xf0) == 0x80 ? q - 1 : q, q + 5 + rel32(q + 1));
 		}
 	}
 	for (unsigned i = first; i < sites; i++) {
@@ -277,7 +297,7 @@ find_jumps(const struct text *t, unsigned first)
 
 		for (; q < site[i].at + 140 && t->end - q >= 2; q++)
 			if ((*q & 0xf0) == 0x70 || *q == 0xeb || (*q & 0xfc) == 0xe0)
-				jump_to(first, q + 2 + (signed char)q[1]);
+				jump_to(t, first, q, q + 2 + (signed char)q[1]);
 	}
 }
 
