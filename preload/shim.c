@@ -25,6 +25,8 @@
 
 #include "shim.h"
 #include "stats.h"
+#include "task.h"
+#include "vm_pin.h"
 #include "vmfault.h"
 
 #define COMPRESS_SHARE	4u		/* of the limit: for compressed pages */
@@ -98,7 +100,7 @@ start_library(void)
 	size_t size;
 	int error;
 
-	c.memory = shim_config.memory;
+	c.memory = shim_config.memory != 0 ? shim_config.memory : UINT64_MAX;
 	c.flags = shim_config.quiet ? VMF_CONFIG_QUIET : 0;
 	c.swap_file = shim_config.swap;
 	c.swap_size = shim_config.swap_size;
@@ -112,6 +114,19 @@ start_library(void)
 	shim_lo = (uintptr_t)base;
 	shim_hi = (uintptr_t)base + size;
 	return 0;
+}
+
+/*
+ * Nobody takes pages away.  Files, of which what is behind a sequential reader may go, are managed only where the
+ * program's own mappings are; or where it puts one over a part of the heap (mmap.c).
+ */
+static void
+open_pins(void)
+{
+	struct vm_map *map = task_at(shim_lo);
+
+	vm_pin_open(map);
+	task_put(map);
 }
 
 /* What the sanitizers' libraries have. */
@@ -166,7 +181,7 @@ start(void)
 	/* Who wants them at the end gets them, if only to see that nothing was managed. */
 	if (shim_config.stats != NULL)
 		stats_start(shim_config.stats, shim_config.quiet);
-	if (shim_config.memory == 0 && shim_config.chaos == 0)
+	if (shim_config.memory == 0 && shim_config.chaos == 0 && shim_config.fork_mode == FORK_COPY)
 		return;
 	if (is_sanitized()) {
 		shim_refuse("runs unmanaged: it is built with a sanitizer", NULL);
@@ -188,6 +203,8 @@ start(void)
 		stats_start(shim_config.stats, shim_config.quiet);
 	if (error == 0 && shim_config.chaos != 0)
 		error = chaos_start();
+	if (error == 0 && shim_config.memory == 0 && shim_config.chaos == 0 && !shim_config.manage_mmap)
+		open_pins();
 	if (error != 0)
 		shim_refuse("runs unmanaged: the library does not start", strerrordesc_np(-error));
 }
