@@ -93,6 +93,7 @@ bool physmem_is_zero(vm_pfn_t);
 
 bool physmem_differ(vm_pfn_t, vm_pfn_t);	/* do they hold different bytes? */
 void physmem_zero(vm_pfn_t);
+bool physmem_blank(vm_pfn_t, uint32_t n);		/* have the kernel take their memory: n in a row are zeros.  false: it refuses */
 void physmem_zero_row(vm_pfn_t, uint32_t n);	/* n in a row; with no memory of the kernel's, as far as it will */
 void physmem_copy(vm_pfn_t from, vm_pfn_t to, uint32_t n);	/* n frames in a row; not overlapping */
 
