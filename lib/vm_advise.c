@@ -121,14 +121,7 @@ drop_clean(struct vm_object *o, vm_pindex_t lo, vm_pindex_t hi)
 	vm_object_unlock(o);
 }
 
-/* May the page keep all that it has but its bytes? */
-static bool
-may_blank(const struct vm_page *m)
-{
-	return !(m->flags & (PG_FAKE | PG_VIEW | PG_WRITTEN));
-}
-
-/* => locked; none of its pages is busy or wired.  false: not so, or not all of them, and they have to go */
+/* => locked; none of its pages is busy, wired or viewed.  false: not so, or not all of them, and they have to go */
 static bool
 blank(struct vm_object *o, vm_pindex_t lo, vm_pindex_t hi)
 {
@@ -137,14 +130,12 @@ blank(struct vm_object *o, vm_pindex_t lo, vm_pindex_t hi)
 
 	if (!physmem_is_boundless() || o->pager != NULL)
 		return false;
-	for (; (m = radix_next(&o->pages, &i)) != NULL && i < hi; i++)
-		if (!may_blank(m))
-			return false;
-	for (i = lo; (m = radix_next(&o->pages, &i)) != NULL && i < hi;) {
+	while ((m = radix_next(&o->pages, &i)) != NULL && i < hi) {
 		vm_pfn_t first = m->pfn;
 		uint32_t n = 0;
 
 		do {
+			KASSERT(!(m->flags & (PG_FAKE | PG_VIEW)));
 			m->flags = (uint16_t)((m->flags & ~(PG_FREE | PG_REFERENCED)) | PG_MODIFIED);
 			m = vm_page_lookup(o, ++i);
 			n++;

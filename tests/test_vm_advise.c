@@ -12,6 +12,7 @@
 
 #include "kern/sys.h"
 #include "physmem.h"
+#include "pmap.h"
 #include "suite.h"
 #include "support.h"
 #include "testpager.h"
@@ -109,13 +110,13 @@ in_memory(void)
 	return (size_t)st.st_blocks * 512 / PG;
 }
 
-static uint64_t
-faults(void)
+static struct vmf_stats
+stats(void)
 {
 	struct vmf_stats s = { .size = sizeof(s) };
 
 	expect(vmf_statistics(&s), 0);
-	return s.v_vm_faults;
+	return s;
 }
 
 /* What lies outside of pages [10, 90) and [600, 800) is as it was, those are zeros. */
@@ -139,14 +140,14 @@ discard(void)
 START_TEST(what_is_discarded_stays_mapped_and_takes_no_memory)
 {
 	size_t before = in_memory();
-	uint64_t then = faults();
+	uint64_t then = stats().v_vm_faults;
 
 	discard();
 	ck_assert_uint_le(in_memory(), before - 280);
 	check_discarded();
 	fill_pages(p, MANY, 2);
 	check_pages(p, MANY, 2);
-	ck_assert_uint_eq(faults(), then);
+	ck_assert_uint_eq(stats().v_vm_faults, then);
 	audit();
 }
 END_TEST
@@ -172,13 +173,30 @@ START_TEST(what_is_in_a_view_is_discarded)
 {
 	vmf_snapshot_t s = snap(p, MANY);
 
-	for (size_t i = 0; i < MANY; i += 3)
-		fill(p + i * PG, PG, 7);
-	for (size_t i = 0; i < MANY; i++)
-		fill(p + i * PG, PG, mix(1, i));
+	for (size_t i = 0; i < 60; i++)
+		fill(p + i * 389 % MANY * PG, PG, mix(1, i * 389 % MANY));
+	ck_assert(!pmap_has_views() || stats().v_views > 0);
 	expect(vmf_snapshot_release(s), 0);
 	discard();
 	check_discarded();
+	audit();
+}
+END_TEST
+
+/* What was written after a fork stays away from the rest when the two become one again. */
+START_TEST(frames_need_not_be_in_a_row)
+{
+	vmf_task_t child;
+
+	expect(vmf_task_fork(VMF_TASK_DEFAULT, &child), 0);
+	for (size_t i = 0; i < MANY; i += 3)
+		fill(p + i * PG, PG, mix(1, i));
+	expect(vmf_task_destroy(child), 0);
+	fill(p + PG, PG, mix(1, 1));
+	discard();
+	check_discarded();
+	fill_pages(p, MANY, 2);
+	check_pages(p, MANY, 2);
 	audit();
 }
 END_TEST
@@ -221,6 +239,7 @@ main(void)
 	tcase_add_test(t, what_is_discarded_stays_mapped_and_takes_no_memory);
 	tcase_add_test(t, what_others_see_stays);
 	tcase_add_test(t, what_is_in_a_view_is_discarded);
+	tcase_add_test(t, frames_need_not_be_in_a_row);
 	tcase_add_test(t, what_the_kernel_refuses_is_discarded_all_the_same);
 	suite_add_tcase(s, t);
 	return run_suite(s);
