@@ -3,7 +3,8 @@
 /*
  * First use: what this process is to be.
  *
- *	set-id, or memory without any bound	not watched: jemalloc on the kernel's memory, and no more
+ *	set-id, or neither a limit of memory	not watched: jemalloc on the kernel's memory, and no more
+ *	nor a fast fork is wanted
  *	built with a sanitizer			not watched, nor is malloc() ours
  *	the library will not start		likewise, with one line that says why
  *	else					watched
@@ -85,7 +86,9 @@ shim_say(const char *why, const char *more)
 void
 shim_refuse(const char *why, const char *more)
 {
-	shim_say(why, more);
+	/* Who has asked for nothing misses nothing: it runs as ever. */
+	if (shim_config.memory != 0 || shim_config.chaos != 0 || shim_config.fork_asked || shim_config.strict)
+		shim_say(why, more);
 	if (shim_config.strict)
 		for (;;)
 			(void)syscall(SYS_exit_group, 2);
@@ -100,6 +103,7 @@ start_library(void)
 	size_t size;
 	int error;
 
+	/* Nobody bounds it: what the kernel has memory for. */
 	c.memory = shim_config.memory != 0 ? shim_config.memory : UINT64_MAX;
 	c.flags = shim_config.quiet ? VMF_CONFIG_QUIET : 0;
 	c.swap_file = shim_config.swap;
@@ -160,11 +164,11 @@ __asan_default_options(void)
 }
 
 static bool
-address_space_is_limited(void)
+is_limited(__rlimit_resource_t resource)
 {
 	struct rlimit rl;
 
-	return getrlimit(RLIMIT_AS, &rl) == 0 && rl.rlim_cur != RLIM_INFINITY;
+	return getrlimit(resource, &rl) == 0 && rl.rlim_cur != RLIM_INFINITY;
 }
 
 static void
@@ -187,8 +191,13 @@ start(void)
 		shim_refuse("runs unmanaged: it is built with a sanitizer", NULL);
 		return;
 	}
-	if (address_space_is_limited()) {
+	if (is_limited(RLIMIT_AS)) {
 		shim_refuse("runs unmanaged: its address space is limited (ulimit -v)", NULL);
+		return;
+	}
+	/* Frames are a file's.  Who bounds memory can do with fewer; else there must be as many as there is memory. */
+	if (shim_config.memory == 0 && is_limited(RLIMIT_FSIZE)) {
+		shim_refuse("runs unmanaged: its files are limited (ulimit -f)", NULL);
 		return;
 	}
 	descriptors_start();

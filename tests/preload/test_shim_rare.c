@@ -447,6 +447,7 @@ main(void)
 	Suite *s = suite_create("shim_rare");
 	TCase *t = tcase_create("shim_rare");
 
+	tcase_set_timeout(t, 60);
 	suite_add_tcase(s, t);
 	tcase_add_loop_test(t, a_signal_comes_to_a_stack_on_the_heap, 0, 2);
 	tcase_add_test(t, a_threads_stack_is_on_the_heap);
