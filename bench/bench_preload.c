@@ -6,8 +6,8 @@
  *	vmfault					kernel
  *	LD_PRELOAD=libvmfault-preload.so	LD_PRELOAD=libjemalloc.so.2
  *
- * Memory that nobody bounds is the kernel's and is not watched, so what is left is the allocator, which is jemalloc
- * on both sides, one test in front of it, and the start.  Where there is no libjemalloc.so.2 the other side has
+ * Memory that nobody bounds is at rest (preload/shim.h): what is left is the allocator, which is jemalloc on both sides,
+ * one test in front of it, the first touches, the gate that system calls pass through, and the start.  Where there is no libjemalloc.so.2 the other side has
  * libc's malloc(), and says so: then it compares allocators, and not the shim.
  *
  *	CPU time	of the program and its children, user and system: it does not say how busy the machine is

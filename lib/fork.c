@@ -64,6 +64,7 @@
 #include "vm_meter.h"
 #include "vm_object.h"
 #include "vm_pageout.h"
+#include "vm_pin.h"
 #include "vm_publish.h"
 #include "vm_view.h"
 
@@ -186,6 +187,7 @@ close_library(void)
 		(void)event_wait(&inside, ticket, LOOK_NS);
 	}
 	PROBE("fork: the library is empty");
+	vm_pin_close();
 	vm_pageout_hold();
 	io_drain();
 	pmap_hold();
@@ -496,6 +498,7 @@ forget_threads(void)
 		atomic_store(&inside[i].n, 0);
 	locks_forked();
 	alone_forked();
+	vm_pin_reset();
 	park_forked();
 	vm_pageout_forked();
 	vm_view_forked();

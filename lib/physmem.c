@@ -497,6 +497,12 @@ physmem_set_low(uint64_t low_mark)
 	kmutex_unlock(&pm.lock);
 }
 
+bool
+physmem_is_boundless(void)
+{
+	return physmem_budget() >= pm.nframes;
+}
+
 uint64_t
 physmem_budget(void)
 {

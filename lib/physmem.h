@@ -146,6 +146,8 @@ bool physmem_is_zero(vm_pfn_t);
 
 bool physmem_differ(vm_pfn_t, vm_pfn_t);	/* do they hold different bytes? */
 void physmem_zero(vm_pfn_t);
+bool physmem_blank(vm_pfn_t, uint32_t n);		/* have the kernel take their memory: n in a row are zeros.  false: it refuses */
+void physmem_zero_row(vm_pfn_t, uint32_t n);	/* n in a row; with no memory of the kernel's, as far as it will */
 void physmem_copy(vm_pfn_t from, vm_pfn_t to, uint32_t n);	/* n frames in a row; not overlapping */
 
 /* Copy n pages from there, which may be managed memory.  0 or -errno; then some may be copied. => no lock held */
@@ -156,6 +158,7 @@ struct physmem_counts {
 };
 void physmem_counts(struct physmem_counts *);
 uint64_t physmem_budget(void);
+bool physmem_is_boundless(void);	/* is the budget more than all frames? */
 void physmem_set_budget(uint64_t budget_pages);
 void physmem_set_low(uint64_t low_mark);	/* fewer free frames than this are few */
 /*

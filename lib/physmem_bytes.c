@@ -48,6 +48,22 @@ physmem_zero(vm_pfn_t pfn)
 	window_unmap(p);
 }
 
+bool
+physmem_blank(vm_pfn_t pfn, uint32_t n)
+{
+	return sys_punch(pm.fd, (uint64_t)pfn << PAGE_SHIFT, (uint64_t)n << PAGE_SHIFT) == 0;
+}
+
+/* To write to them would take a fault for each, in the window, and another one in the mapping. */
+void
+physmem_zero_row(vm_pfn_t pfn, uint32_t n)
+{
+	if (n == 0 || physmem_blank(pfn, n))
+		return;
+	for (; n > 0; n--)
+		physmem_zero(pfn++);
+}
+
 static bool
 is_fresh(vm_pfn_t pfn)
 {

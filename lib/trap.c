@@ -39,6 +39,7 @@
 #include "task.h"
 #include "trap.h"
 #include "vm_fault.h"
+#include "vm_pin.h"
 
 #define ALT_STACK_SIZE	((size_t)64 * 1024)
 
@@ -91,6 +92,8 @@ trap_enter(sys_sigset_t *old)
 void
 trap_leave(const sys_sigset_t *old)
 {
+	if (depth == 1)
+		vm_pin_look();
 	if (--depth == 0)
 		fork_leave();
 	locks_assert_none();

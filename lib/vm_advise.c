@@ -3,8 +3,11 @@
 /*
  * Advice that is followed at once: will-need, dont-need, free, cold.
  *
- * DONT-NEED is not only advice: who gives it counts on zeros afterwards (malloc implementations do).  Two ways:
+ * DONT-NEED is not only advice: who gives it counts on zeros afterwards (malloc implementations do).  Three ways:
  *
+ *	BLANK		where, as for the next one, nobody else sees them, and nothing bounds memory: the kernel takes
+ *			the memory from under the pages, and they stay what they are, mapped too.  The next touch is
+ *			between the kernel and the program
  *	IN PLACE	where nobody else sees the object and nothing lies below it, its pages are freed; what
  *			it had paged out, too.  The entry stays as it is, so that the small
  *			ranges that allocators give up do not cut it into pieces.
@@ -118,6 +121,31 @@ drop_clean(struct vm_object *o, vm_pindex_t lo, vm_pindex_t hi)
 	vm_object_unlock(o);
 }
 
+/* => locked; none of its pages is busy, wired or viewed.  false: not so, or not all of them, and they have to go */
+static bool
+blank(struct vm_object *o, vm_pindex_t lo, vm_pindex_t hi)
+{
+	vm_pindex_t i = lo;
+	struct vm_page *m;
+
+	if (!physmem_is_boundless() || o->pager != NULL)
+		return false;
+	while ((m = radix_next(&o->pages, &i)) != NULL && i < hi) {
+		vm_pfn_t first = m->pfn;
+		uint32_t n = 0;
+
+		do {
+			KASSERT(!(m->flags & (PG_FAKE | PG_VIEW)));
+			m->flags = (uint16_t)((m->flags & ~(PG_FREE | PG_REFERENCED)) | PG_MODIFIED);
+			m = vm_page_lookup(o, ++i);
+			n++;
+		} while (i < hi && m != NULL && m->pfn == first + n);
+		if (!physmem_blank(first, n))
+			return false;
+	}
+	return true;
+}
+
 /* => the map is write-locked, and nothing in the range wired */
 static bool
 discard_in_place(struct vm_map_entry *e, vm_pindex_t lo, vm_pindex_t hi)
@@ -131,7 +159,7 @@ discard_in_place(struct vm_map_entry *e, vm_pindex_t lo, vm_pindex_t hi)
 	/* Somebody reads or writes a page of it: his bytes must not be found later. */
 	for (vm_pindex_t i = lo; ok && (m = radix_next(&o->pages, &i)) != NULL && i < hi; i++)
 		ok = !(m->flags & PG_BUSY);
-	if (ok) {
+	if (ok && !blank(o, lo, hi)) {
 		vm_object_protect(o, lo, hi, VM_PROT_NONE, 0);
 		for (vm_pindex_t i = lo; (m = radix_next(&o->pages, &i)) != NULL && i < hi; i++)
 			vm_page_free(m);

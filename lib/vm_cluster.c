@@ -14,6 +14,12 @@
  * A window never leaves its entry nor its 2 MB chunk, and takes at most an eighth of the
  * frames that are left.
  *
+ * WHERE NOTHING BOUNDS MEMORY a fresh page brings with it all of its leaf that is not there yet, in one call of the
+ * kernel: frames are set aside, but the kernel, which fills them with zeros by itself, has no memory for them before they
+ * are touched.  So there is one trap for 2 MB, and memory is used as by the kernel's own first touch.  A pass
+ * through fresh memory is seen by the leaf before: if all of it has been touched, the pages of this one are had at once,
+ * which costs less than one by one.
+ *
  * WHEN THE KERNEL'S MAPPINGS RUN SHORT each fault has to bring back as much as it can without taking one
  * more than its page alone would.  Those that are forgotten to make room for it would
  * else come back one by one, only to be forgotten again.  So then a cluster is ONE RUN: of the megabyte around the
@@ -46,6 +52,7 @@
 #define POPULATE_LEAST	8u	/* pages to be written: for fewer, and to be read, the kernel's own faults cost less */
 #define FRAME_SHARE	8u
 #define COARSE_SHARE	16u	/* of what may be taken: so much is left when pages are made coarser */
+#define USED_UP		16u	/* all but such a share of a leaf */
 #define BUDGET_SHARE	32u	/* of all frames: a longer window's end would go before it is used */
 
 bool
@@ -134,25 +141,39 @@ affordable(uint32_t npages)
 	return (uint32_t)MIN((uint64_t)npages, MAX(share, 1));
 }
 
-void
-vm_cluster_start(struct faultstate *fs, struct vm_cluster *cl, pt_entry_t pte, bool parked)
+/* Are frames to be had for nothing, and is there nothing but zeros to be made? */
+static bool
+is_boundless(const struct faultstate *fs, const struct vm_cluster *cl)
 {
-	struct vm_map_entry *e = fs->entry;
+	const struct vm_object *o = fs->first_object;
+
+	return fs->zeroed && !cl->one_run && physmem_is_boundless() && !(fs->flags & VM_FAULT_WIRE) && o->internal &&
+	    o->shadow == NULL && o->pager == NULL;
+}
+
+/* All of the leaf, of which so many pages lie before and from the fault's own on. */
+static void
+start_whole(struct faultstate *fs, struct vm_cluster *cl, vm_pindex_t back, vm_pindex_t ahead)
+{
+	cl->lo = cl->make_lo = fs->first_pindex - back;
+	cl->hi = cl->make_hi = fs->first_pindex + ahead;
+	cl->stride = 1;
+	strode(fs, 1, 1);
+	vm_cluster_went(fs, cl->hi, cl->hi - cl->lo);
+}
+
+/* As the pattern of faults says. */
+static void
+start_window(struct faultstate *fs, struct vm_cluster *cl, vm_pindex_t back, vm_pindex_t ahead, bool parked)
+{
+	const struct vm_map_entry *e = fs->entry;
 	vm_pindex_t p = fs->first_pindex;
 	uint32_t max = (uint32_t)MIN(MAX(physmem_budget() / BUDGET_SHARE, AROUND), VM_CLUSTER_MAX);
 	uint32_t n = window(fs, max);
-	/* The entry and the chunk, as pages of the object. */
-	size_t in_chunk = atop(fs->va - fs->map->base) % PMAP_LEAF_PAGES;
-	vm_pindex_t back = (vm_pindex_t)MIN(in_chunk, (size_t)(p - e->map.offset));
-	vm_pindex_t ahead = (vm_pindex_t)MIN(PMAP_LEAF_PAGES - in_chunk, atop(entry_end(e) - fs->va));
-
 	/* What was parked comes back to be read in long runs; who writes gets what he asks for. */
-	vm_pindex_t around = !parked ? AROUND : (fs->fault_type & VM_PROT_WRITE) ? 1 : VM_CLUSTER_MAX;
+	vm_pindex_t around = cl->one_run ? VM_CLUSTER_MAX : !parked ? AROUND :
+	    (fs->fault_type & VM_PROT_WRITE) ? 1 : VM_CLUSTER_MAX;
 
-	cl->one_run = pmap_mappings_short();
-	if (cl->one_run)
-		around = VM_CLUSTER_MAX;
-	ahead = MIN(ahead, fs->first_object->size - p);
 	cl->stride = stride(fs);
 	if (cl->stride > 1) {
 		uint32_t k = affordable(MIN(strides(fs, cl->stride, max), (ahead - 1) / cl->stride + 1));
@@ -176,6 +197,25 @@ vm_cluster_start(struct faultstate *fs, struct vm_cluster *cl, pt_entry_t pte, b
 		cl->hi = MIN(MAX(cl->hi, p - p % around + around), p + ahead);
 		cl->hi = MIN(cl->hi, cl->lo + VM_CLUSTER_MAX);
 	}
+}
+
+void
+vm_cluster_start(struct faultstate *fs, struct vm_cluster *cl, pt_entry_t pte, bool parked)
+{
+	const struct vm_map_entry *e = fs->entry;
+	vm_pindex_t p = fs->first_pindex;
+	/* The entry and the chunk, as pages of the object. */
+	size_t in_chunk = atop(fs->va - fs->map->base) % PMAP_LEAF_PAGES;
+	vm_pindex_t back = (vm_pindex_t)MIN(in_chunk, (size_t)(p - e->map.offset));
+	vm_pindex_t ahead = (vm_pindex_t)MIN(PMAP_LEAF_PAGES - in_chunk, atop(entry_end(e) - fs->va));
+
+	ahead = MIN(ahead, fs->first_object->size - p);
+	cl->one_run = pmap_mappings_short();
+	cl->whole = is_boundless(fs, cl);
+	if (cl->whole)
+		start_whole(fs, cl, back, ahead);
+	else
+		start_window(fs, cl, back, ahead, parked);
 	cl->centre = p - cl->lo;
 	cl->fresh = cl->coarse = false;
 	cl->nmade = 0;
@@ -404,7 +444,8 @@ vm_cluster_gather(struct faultstate *fs, struct vm_cluster *cl, bool writable)
 	}
 	trim_hole(fs);
 	/* What is far apart does not come in rows. */
-	cl->row = (struct vm_page_row){ .want = cl->stride > 1 ? 0 : cl->make_hi - fs->first_pindex - 1 };
+	cl->row = (struct vm_page_row){ .want = cl->stride > 1 ? 0 : cl->make_hi - MIN(cl->make_lo, fs->first_pindex) - 1,
+	    .lazy = cl->whole };
 	if (cl->one_run) {
 		gather_run(fs, cl, &g);
 	} else {
@@ -420,10 +461,25 @@ vm_cluster_gather(struct faultstate *fs, struct vm_cluster *cl, bool writable)
 		vm_object_unlock(c);
 }
 
+/* Does the kernel have memory for nearly all of [s, e)? */
+static bool
+is_used_up(vm_offset_t s, vm_offset_t e)
+{
+	unsigned char there[PMAP_LEAF_PAGES];
+	size_t n = atop(e - s), used = 0;
+
+	if (sys_mincore((void *)s, e - s, there) != 0)
+		return false;
+	for (size_t i = 0; i < n; i++)
+		used += there[i] & 1;
+	return used >= n - n / USED_UP;
+}
+
 void
 vm_cluster_populate(struct faultstate *fs)
 {
-	if (fs->populate_pages >= POPULATE_LEAST)
+	if (fs->populate_pages >= POPULATE_LEAST && (!fs->populate_whole || is_used_up(fs->populate_va -
+	    ((vm_size_t)PMAP_LEAF_PAGES << PAGE_SHIFT), fs->populate_va)))
 		(void)sys_madvise((void *)fs->populate_va, (size_t)fs->populate_pages << PAGE_SHIFT,
 		    fs->populate_fresh ? MADV_POPULATE_WRITE : MADV_POPULATE_READ);
 	fs->populate_pages = 0;
@@ -442,6 +498,7 @@ plan_populate(struct faultstate *fs, const struct vm_cluster *cl)
 	fs->populate_va = cl->va + ((vm_offset_t)(lo - cl->lo) << PAGE_SHIFT);
 	fs->populate_pages = hi - lo;
 	fs->populate_fresh = cl->fresh;
+	fs->populate_whole = cl->whole;
 }
 
 enum kern_return
@@ -468,7 +525,8 @@ vm_cluster_enter(struct faultstate *fs, struct vm_cluster *cl)
 	}
 	result = pmap_enter(fs->map->pmap, cl->va, cl->hi - cl->lo, cl->pte, cl->centre,
 	    home_lo, home_hi, home_pfn, &entered);
-	if (result == KERN_SUCCESS && entered >= POPULATE_LEAST && (fs->fault_type & VM_PROT_WRITE) && !cl->coarse)
+	if (result == KERN_SUCCESS && entered >= POPULATE_LEAST && (fs->fault_type & VM_PROT_WRITE) && !cl->coarse &&
+	    (!cl->whole || cl->va - entry_start(e) >= (vm_size_t)PMAP_LEAF_PAGES << PAGE_SHIFT))
 		plan_populate(fs, cl);
 	if (entered > 1)
 		vm_count_n(v_clustered, entered - 1);

@@ -11,6 +11,7 @@
 #include "vm_fault_state.h"
 
 #define VM_CLUSTER_MAX	256u	/* pages of a cluster: 1 MB; its ptes live on the handler's stack */
+#define VM_CLUSTER_ROOM	(PMAP_LEAF_PAGES > VM_CLUSTER_MAX ? PMAP_LEAF_PAGES : VM_CLUSTER_MAX)	/* of a fresh leaf */
 #define VM_PAGEIN_MAX	16u	/* pages of one pagein */
 
 struct vm_cluster {
@@ -19,13 +20,14 @@ struct vm_cluster {
 	vm_pindex_t make_lo, make_hi;	/* pages that may be made or copied beside the fault's own */
 	bool one_run;			/* mappings are short: only what will be in one with the fault's own */
 	bool coarse;			/* pages were made that nobody may ever touch */
+	bool whole;			/* of a leaf that nothing bounds all is made that is not there */
 	uint32_t centre;		/* which pte is the fault's own */
 	struct vm_page_row row;		/* frames for those that are made */
-	struct vm_page *made[VM_CLUSTER_MAX];	/* new ones, on no queue yet */
+	struct vm_page *made[VM_CLUSTER_ROOM];	/* new ones, on no queue yet */
 	uint32_t nmade;
 	vm_pindex_t stride;		/* only pages at multiples of this from the centre are made */
 	bool fresh;			/* zeros were made, for which the kernel may have no memory yet */
-	pt_entry_t pte[VM_CLUSTER_MAX];
+	pt_entry_t pte[VM_CLUSTER_ROOM];
 };
 
 /* Does the fault go on where the last one of its entry ended?  => map locked */

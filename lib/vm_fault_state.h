@@ -61,7 +61,8 @@ struct faultstate {
 	uint32_t hole_puts;
 	vm_offset_t populate_va;	/* what was entered: ... */
 	uint32_t populate_pages;	/* ... more than a few pages, of which the kernel is to be told; */
-	bool populate_fresh;		/* it may have no memory for some of them */
+	bool populate_fresh;		/* it may have no memory for some of them; */
+	bool populate_whole;		/* ... and only if all of the leaf before has been touched */
 	struct vm_readahead readahead;	/* to be done when all is over */
 
 	uint32_t pager_again;		/* times that a pager said AGAIN ... */

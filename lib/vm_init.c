@@ -43,6 +43,7 @@
 #include "vm_pageout.h"
 #include "vm_view.h"
 #include "vm_pager.h"
+#include "vm_pin.h"
 #include "vm_publish.h"
 #include "vmfault.h"
 #include "vnode.h"
@@ -376,6 +377,7 @@ vm_fini(void)
 	if (!atomic_compare_exchange_strong(&state, &expected, STOPPING))
 		return -ENODEV;
 	trap_enter(&old);
+	vm_pin_reset();
 	snapshot_release_all();
 	clear_tasks();
 	/* Pagers write what is left, on their own threads, which may still touch and call. */

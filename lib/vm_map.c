@@ -20,6 +20,7 @@
 #include "pmap.h"
 #include "vm_fault.h"
 #include "vm_map.h"
+#include "vm_pin.h"
 #include "vm_view.h"
 
 #define ALIGN_2M	((vm_size_t)1 << 21)
@@ -114,7 +115,7 @@ vm_map_is_held(struct vm_map *map, vm_offset_t s, vm_offset_t e)
 	kmutex_lock(&map->hold_lock);
 	held = radix_next(&map->holds, &i) != NULL && i < atop(e - map->base);
 	kmutex_unlock(&map->hold_lock);
-	return held;
+	return held || vm_pin_is_in(s, e);
 }
 
 /* The first hole that takes size bytes, aligned, without much being lost to the alignment; 0: none. */

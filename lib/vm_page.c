@@ -83,7 +83,7 @@ give_frame(struct vm_page *m, enum physmem_fill fill, struct vm_page_row *row)
 	/* An object that is larger than all of memory cannot have its home full. */
 	if (row->n == 0 && row->want > 1 && m->object->size > physmem_budget()) {
 		row->n = physmem_recycle(row->want, &row->next);
-		row->at_home = row->clean = false;
+		row->at_home = row->clean = row->zeros = false;
 	}
 	if (row->n == 0 || row->at_home)
 		home = vm_object_home_frame(m->object, m->pindex);
@@ -93,12 +93,17 @@ give_frame(struct vm_page *m, enum physmem_fill fill, struct vm_page_row *row)
 		row->n = physmem_alloc_row(home, row->want, &row->clean);
 		row->next = home;
 		row->at_home = true;
+		row->zeros = row->clean;
+		if (row->lazy && fill == PHYSMEM_ZERO && !row->zeros) {
+			physmem_zero_row(home, row->n);
+			row->zeros = true;
+		}
 	}
 	row->want -= MIN(row->want, 1);
 	if (row->n != 0) {
 		m->pfn = row->next++;
 		row->n--;
-		if (fill == PHYSMEM_ZERO && !row->clean)
+		if (fill == PHYSMEM_ZERO && !row->zeros)
 			physmem_zero(m->pfn);
 	} else {
 		m->pfn = physmem_alloc(home, fill);

@@ -85,7 +85,9 @@ struct vm_page_row {
 	vm_pfn_t next;
 	uint32_t n;			/* frames in a row from there on, which are ours */
 	bool at_home;			/* they are in their home: only for who belongs there */
-	bool clean;			/* they are zeros */
+	bool clean;			/* they are as they were given out, and zeros */
+	bool zeros;			/* they are zeros */
+	bool lazy;			/* asked for: zeros that take no memory before they are touched */
 };
 void vm_page_row_end(struct vm_page_row *);	/* give back what was not needed */
 /* As vm_page_alloc(), the next one of the row. */

@@ -89,7 +89,9 @@ typedef uint64_t vmf_snapshot_t;	/* the contents of ranges at an instant */
 struct vmf_config {
 	size_t size;		/* sizeof(struct vmf_config); VMF_CONFIG_INIT sets it */
 	uint64_t memory;	/* budget: bytes of resident page frames at most;
-				   0: what the machine has */
+				   0: what the machine has; UINT64_MAX: no bound.  Then fresh
+				   memory is entered 2 MB at a time, and the kernel has memory
+				   for what of it is touched */
 	uint64_t address_space;	/* bytes of address space of the default task; 0: 1 TiB,
 				   512 MiB on a 32-bit machine, less where that is refused */
 	uint32_t mappings;	/* kernel mappings used at most (vm.max_map_count is the
@@ -487,7 +489,8 @@ struct vmf_stats {
 
 	/* gauges, in pages unless said otherwise */
 	uint64_t v_page_count;		/* budget */
-	uint64_t v_free_count;		/* frames left of it */
+	uint64_t v_free_count;		/* frames left of it; without a bound those that are not left
+					   may have no memory yet */
 	uint64_t v_active_count;
 	uint64_t v_inactive_count;
 	uint64_t v_wire_count;

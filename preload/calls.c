@@ -17,6 +17,7 @@
 #include "signals.h"
 #include "stats.h"
 #include "trap.h"
+#include "vm_pin.h"
 #include "vmfault.h"
 
 #define PIN_SHARE	16u		/* of the limit: as much one transfer may pin */
@@ -45,8 +46,12 @@ static int
 pin(struct gate_pin *pin)
 {
 	struct pinning p = { .pin = pin };
+	uintptr_t a = (uintptr_t)pin->addr;
 
 	stats_count(gate_pins);
+	pin->cookie = vm_pin_take(a, a + pin->size, pin->write ? VMF_PROT_READ | VMF_PROT_WRITE : VMF_PROT_READ);
+	if (pin->cookie != 0)
+		return 0;
 	signals_off_stack(do_pin, &p);
 	return p.error;
 }
@@ -62,6 +67,8 @@ do_unpin(void *arg)
 static void
 unpin(struct gate_pin *pin)
 {
+	if (pin->cookie != 0 && vm_pin_end((uint32_t)pin->cookie))
+		return;
 	signals_off_stack(do_unpin, pin);
 }
 

@@ -195,6 +195,7 @@ set_manage(struct shim_config *c, const char *value)
 static const char *
 set_fork(struct shim_config *c, const char *value)
 {
+	c->fork_asked = true;
 	c->fork_mode = equal(value, "copy") ? FORK_COPY : FORK_FAST;
 	return c->fork_mode == FORK_COPY || equal(value, "fast") ? NULL : "can be fast or copy";
 }

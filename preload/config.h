@@ -34,6 +34,7 @@ struct shim_config {
 	bool strict;		/* what cannot be managed must not run */
 	bool quiet;		/* no messages */
 	int fork_mode;		/* FORK_* */
+	bool fork_asked;	/* the user has said so */
 	int gate_mode;		/* GATE_* */
 	uint32_t chaos;		/* pages that a thread evicts each second, at random; for tests */
 };

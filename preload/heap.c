@@ -4,8 +4,8 @@
  * Memory for jemalloc.
  *
  * Its calls of mmap, munmap, madvise, mprotect and sbrk are renamed when it is linked (meson.build), so
- * that everything it has comes from here, its own tables included.  Unwatched, they go to the kernel.
- * Watched, they become the library's, as far as jemalloc makes use of them: it maps zeros, gives back what
+ * that everything it has comes from here, its own tables included.  Unwatched, they go to the kernel;
+ * so does what the library has no address space for, if nothing bounds memory.  Watched, they become the library's, as far as jemalloc makes use of them: it maps zeros, gives back what
  * it mapped, unwanted pages, or (with vm.overcommit_memory=2) commits and decommits by mapping over.
  *
  * The kernel calls are made directly: mmap() and its like are the program's gate into mmap.c.
@@ -117,11 +117,14 @@ heap_mmap(void *addr, size_t size, int prot, int flags, int fd, long offset)
 {
 	struct heap_call c = { .fn = map, .addr = addr, .size = size, .arg = prot };
 
-	if (!shim_watched() || (shim_confined && !(flags & MAP_FIXED)))
+	if (!shim_watched() || ((flags & MAP_FIXED) ? !shim_managed(addr, size) : shim_confined))
 		return kernel_mmap(shim_managed(addr, size) ? NULL : addr, size, prot, flags, fd, offset);
 	if (flags & MAP_FIXED)
 		c.fn = commit;
 	signals_off_stack(heap_do, &c);
+	/* Who bounds nothing can have what there is beside ours: it is the kernel's, and fork() copies it. */
+	if (c.error != 0 && c.fn == map && shim_config.memory == 0)
+		return kernel_mmap(NULL, size, prot, flags, fd, offset);
 	return answer(c.error) == 0 ? c.addr : MAP_FAILED;
 }
 

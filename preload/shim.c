@@ -3,7 +3,8 @@
 /*
  * First use: what this process is to be.
  *
- *	set-id, or memory without any bound	not watched: jemalloc on the kernel's memory, and no more
+ *	set-id, or neither a limit of memory	not watched: jemalloc on the kernel's memory, and no more
+ *	nor a fast fork is wanted
  *	built with a sanitizer			not watched, nor is malloc() ours
  *	the library will not start		likewise, with one line that says why
  *	else					watched
@@ -25,6 +26,8 @@
 
 #include "shim.h"
 #include "stats.h"
+#include "task.h"
+#include "vm_pin.h"
 #include "vmfault.h"
 
 #define COMPRESS_SHARE	4u		/* of the limit: for compressed pages */
@@ -83,7 +86,9 @@ shim_say(const char *why, const char *more)
 void
 shim_refuse(const char *why, const char *more)
 {
-	shim_say(why, more);
+	/* Who has asked for nothing misses nothing: it runs as ever. */
+	if (shim_config.memory != 0 || shim_config.chaos != 0 || shim_config.fork_asked || shim_config.strict)
+		shim_say(why, more);
 	if (shim_config.strict)
 		for (;;)
 			(void)syscall(SYS_exit_group, 2);
@@ -98,7 +103,8 @@ start_library(void)
 	size_t size;
 	int error;
 
-	c.memory = shim_config.memory;
+	/* Nobody bounds it: what the kernel has memory for. */
+	c.memory = shim_config.memory != 0 ? shim_config.memory : UINT64_MAX;
 	c.flags = shim_config.quiet ? VMF_CONFIG_QUIET : 0;
 	c.swap_file = shim_config.swap;
 	c.swap_size = shim_config.swap_size;
@@ -112,6 +118,19 @@ start_library(void)
 	shim_lo = (uintptr_t)base;
 	shim_hi = (uintptr_t)base + size;
 	return 0;
+}
+
+/*
+ * Nobody takes pages away.  Files, of which what is behind a sequential reader may go, are managed only where the
+ * program's own mappings are; or where it puts one over a part of the heap (mmap.c).
+ */
+static void
+open_pins(void)
+{
+	struct vm_map *map = task_at(shim_lo);
+
+	vm_pin_open(map);
+	task_put(map);
 }
 
 /* What the sanitizers' libraries have. */
@@ -145,11 +164,11 @@ __asan_default_options(void)
 }
 
 static bool
-address_space_is_limited(void)
+is_limited(__rlimit_resource_t resource)
 {
 	struct rlimit rl;
 
-	return getrlimit(RLIMIT_AS, &rl) == 0 && rl.rlim_cur != RLIM_INFINITY;
+	return getrlimit(resource, &rl) == 0 && rl.rlim_cur != RLIM_INFINITY;
 }
 
 static void
@@ -166,14 +185,19 @@ start(void)
 	/* Who wants them at the end gets them, if only to see that nothing was managed. */
 	if (shim_config.stats != NULL)
 		stats_start(shim_config.stats, shim_config.quiet);
-	if (shim_config.memory == 0 && shim_config.chaos == 0)
+	if (shim_config.memory == 0 && shim_config.chaos == 0 && shim_config.fork_mode == FORK_COPY)
 		return;
 	if (is_sanitized()) {
 		shim_refuse("runs unmanaged: it is built with a sanitizer", NULL);
 		return;
 	}
-	if (address_space_is_limited()) {
+	if (is_limited(RLIMIT_AS)) {
 		shim_refuse("runs unmanaged: its address space is limited (ulimit -v)", NULL);
+		return;
+	}
+	/* Frames are a file's.  Who bounds memory can do with fewer; else there must be as many as there is memory. */
+	if (shim_config.memory == 0 && is_limited(RLIMIT_FSIZE)) {
+		shim_refuse("runs unmanaged: its files are limited (ulimit -f)", NULL);
 		return;
 	}
 	descriptors_start();
@@ -188,6 +212,8 @@ start(void)
 		stats_start(shim_config.stats, shim_config.quiet);
 	if (error == 0 && shim_config.chaos != 0)
 		error = chaos_start();
+	if (error == 0 && shim_config.memory == 0 && shim_config.chaos == 0 && !shim_config.manage_mmap)
+		open_pins();
 	if (error != 0)
 		shim_refuse("runs unmanaged: the library does not start", strerrordesc_np(-error));
 }

@@ -25,10 +25,14 @@
  *	gate*.c, signals.c	system calls and signals meet managed memory
  *	config.c, stats.c	what the user wants, and gets to see
  *
- * WATCHED or not.  Memory that nobody bounds need not be watched: it is the kernel's own, mapped once,
- * readable and writable.  Nothing of it is ever taken away, so there is no fault, no EFAULT, no gate, no
- * signal handler, and fork() copies it as ever.  Only with a limit (or VMFAULT_CHAOS) is memory the
- * library's, and only then is there anything that the gates must see to.
+ * WATCHED or not.  Memory is the library's where there is a limit (or VMFAULT_CHAOS), or fork() is to be fast,
+ * which it can only be with frames that parent and child share.  Else it is the kernel's own, there is no gate, no signal
+ * handler, and fork() copies it as ever.
+ *
+ * AT REST.  Memory that is watched and that nobody bounds costs next to nothing: a fresh leaf is entered whole, at its
+ * first touch, and filled with zeros by the kernel page by page (lib/vm_cluster.c); what jemalloc gives up keeps its
+ * place (lib/vm_advise.c); and as long as there was no fork nothing is ever taken away, so that a system call's buffers
+ * need but a note (lib/vm_pin.c).
  */
 
 #include <stdbool.h>

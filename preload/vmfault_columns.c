@@ -58,6 +58,16 @@ amount(const struct watch *w, char text[12], const char *a, const char *b)
 	size_text(text, pages(w, a));
 }
 
+/* More than any machine has is none. */
+static void
+limit(const struct watch *w, char text[12], const char *a, const char *b)
+{
+	if (watch_number(&w->now, a) > UINT64_MAX / PAGE / 2)
+		strcpy(text, "-");
+	else
+		amount(w, text, a, b);
+}
+
 static void
 bytes(const struct watch *w, char text[12], const char *a, const char *b)
 {
@@ -119,7 +129,7 @@ static const struct column {
 	const char *a, *b;
 } columns[] = {
 	{ "memory", "resid", 6, resident, NULL, NULL },
-	{ NULL, "limit", 6, amount, "v_page_count", NULL },
+	{ NULL, "limit", 6, limit, "v_page_count", NULL },
 	{ NULL, "swap", 6, amount, "swap_used", NULL },
 	{ NULL, "comp", 6, bytes, "compress_resident", NULL },
 	{ "faults/s", "all", 6, rate, "v_vm_faults", NULL },

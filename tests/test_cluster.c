@@ -7,7 +7,10 @@
  */
 
 #include <check.h>
+#include <signal.h>
+#include <sys/stat.h>
 
+#include "physmem.h"
 #include "suite.h"
 #include "support.h"
 
@@ -17,13 +20,21 @@ static char *memory;
 static unsigned char info[N];
 
 static void
-begin(void)
+begin_with(uint64_t budget)
 {
+	struct vmf_config c = VMF_CONFIG_INIT;
 	void *p;
 
-	ck_assert_int_eq(vmf_init(NULL), 0);
+	c.memory = budget;
+	ck_assert_int_eq(vmf_init(&c), 0);
 	ck_assert_int_eq(vmf_allocate(VMF_TASK_DEFAULT, &p, (size_t)N * PG, 0), 0);
 	memory = p;
+}
+
+static void
+begin(void)
+{
+	begin_with(0);
 }
 
 static void
@@ -147,6 +158,111 @@ START_TEST(strides_over_copies)
 }
 END_TEST
 
+/*
+ * Nothing bounds memory
+ */
+
+#define LEAF	512u
+#define SLACK	(LEAF / 2)		/* pages that the kernel may have read ahead */
+
+/* Pages that the kernel has memory for. */
+static size_t
+in_memory(void)
+{
+	struct stat st;
+
+	ck_assert_int_eq(fstat(physmem_fd(), &st), 0);
+	return (size_t)st.st_blocks * 512 / PG;
+}
+
+START_TEST(a_fresh_leaf_comes_at_once_and_takes_no_memory)
+{
+	begin_with(UINT64_MAX);
+	for (size_t leaf = 0; leaf < 4; leaf++)
+		ck_assert_uint_eq(stride_through(leaf * LEAF + 100, 7, 50), 1);
+	ck_assert_uint_eq(resident(), 4 * LEAF);
+	ck_assert_uint_le(in_memory(), 4 * 50 + SLACK);
+	for (size_t leaf = 0; leaf < 4; leaf++)
+		check_bytes(leaf * LEAF + 100, 7, 50);
+	/* With a bound each page takes a frame that somebody else may want. */
+	end();
+	begin_with((uint64_t)N * PG);
+	ck_assert_uint_gt(stride_through(100, 7, 50), 1);
+	ck_assert_uint_lt(resident(), LEAF);
+	end();
+}
+END_TEST
+
+START_TEST(a_leaf_that_follows_a_full_one_is_had_at_once)
+{
+	begin_with(UINT64_MAX);
+	ck_assert_uint_eq(stride_through(0, 1, LEAF), 1);
+	ck_assert_uint_le(in_memory(), LEAF + SLACK);
+	ck_assert_uint_eq(stride_through(LEAF + 17, 1, 1), 1);
+	ck_assert_uint_ge(in_memory(), 2 * LEAF);
+	/* One that follows it while a part is missing is not. */
+	ck_assert_uint_eq(stride_through(4 * LEAF, 1, LEAF / 2), 1);
+	ck_assert_uint_eq(stride_through(5 * LEAF, 1, 1), 1);
+	ck_assert_uint_lt(in_memory(), 3 * LEAF + SLACK);
+	check_bytes(0, 1, LEAF);
+	check_bytes(4 * LEAF, 1, LEAF / 2);
+	for (size_t i = LEAF; i < LEAF + 17; i++)
+		ck_assert_int_eq(memory[i * PG], 0);
+	end();
+}
+END_TEST
+
+/* What lies in the same leaf and is somebody else's, or there already, stays what it is. */
+START_TEST(only_what_is_not_there_is_made)
+{
+	void *p;
+
+	begin_with(UINT64_MAX);
+	ck_assert_uint_eq(stride_through(0, 1, 3), 1);
+	ck_assert_int_eq(vmf_unmap(memory + 10 * PG, 10 * PG), 0);
+	p = memory + 10 * PG;
+	ck_assert_int_eq(vmf_allocate(VMF_TASK_DEFAULT, &p, 10 * PG, VMF_FIXED), 0);
+	ck_assert_int_eq(vmf_protect(memory + 30 * PG, 10 * PG, VMF_PROT_READ), 0);
+	ck_assert_uint_eq(stride_through(12, 1, 3), 1);
+	check_bytes(0, 1, 3);
+	check_bytes(12, 1, 3);
+	for (size_t i = 15; i < LEAF; i++)
+		ck_assert_int_eq(memory[i * PG], 0);
+	expect_write(memory + 31 * PG, SIGSEGV, SEGV_ACCERR);
+	audit();
+	end();
+}
+END_TEST
+
+/* Frames that were used are zeros again, and those that are not touched take no memory. */
+START_TEST(used_frames_come_back_as_zeros)
+{
+	void *p = NULL;
+
+	begin_with(UINT64_MAX);
+	for (size_t i = 0; i < 4 * LEAF; i++)
+		memory[i * PG] = memory[i * PG + PG - 1] = 1;
+	ck_assert_int_eq(vmf_unmap(memory, (size_t)N * PG), 0);
+	for (int turn = 0; turn < 3; turn++) {
+		p = memory;
+		ck_assert_int_eq(vmf_allocate(VMF_TASK_DEFAULT, &p, (size_t)N * PG, VMF_FIXED), 0);
+		ck_assert_uint_eq(stride_through(5, 11, 20), 1);
+		ck_assert_uint_eq(stride_through(LEAF + 5, 11, 20), 1);
+		check_bytes(5, 11, 20);
+		for (size_t i = 0; i < 2 * LEAF; i++) {
+			size_t k = i % LEAF;
+
+			ck_assert_int_eq(memory[i * PG + PG - 1], 0);
+			if (k < 5 || k >= 5 + 20 * 11 || (k - 5) % 11 != 0)
+				ck_assert_int_eq(memory[i * PG], 0);
+		}
+		ck_assert_int_eq(vmf_unmap(memory, (size_t)N * PG), 0);
+	}
+	audit();
+	end();
+}
+END_TEST
+
 int
 main(void)
 {
@@ -157,6 +273,12 @@ main(void)
 	tcase_add_test(tc, two_touches_are_no_stride);
 	tcase_add_test(tc, who_says_random_gets_what_he_asks_for);
 	tcase_add_test(tc, strides_over_copies);
+	suite_add_tcase(s, tc);
+	tc = tcase_create("boundless");
+	tcase_add_test(tc, a_fresh_leaf_comes_at_once_and_takes_no_memory);
+	tcase_add_test(tc, a_leaf_that_follows_a_full_one_is_had_at_once);
+	tcase_add_test(tc, only_what_is_not_there_is_made);
+	tcase_add_test(tc, used_frames_come_back_as_zeros);
 	suite_add_tcase(s, tc);
 	return run_suite(s);
 }

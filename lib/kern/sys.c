@@ -186,6 +186,12 @@ sys_madvise(void *addr, size_t len, int advice)
 	return (e < 0 ? e : (int)CALL(SYS_madvise, addr, len, advice));
 }
 
+int
+sys_mincore(void *addr, size_t len, unsigned char *there)
+{
+	return (int)CALL(SYS_mincore, addr, len, there);
+}
+
 /*
  * Not executable as a file, which says nothing about mappings of it: kernels
  * may insist (sysctl vm.memfd_noexec).  Those before 6.3 do not know the flag.

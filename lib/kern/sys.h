@@ -57,6 +57,7 @@ int sys_munmap(void *, size_t);
 int sys_mprotect(void *, size_t, int prot);
 void *sys_mremap(void *old, size_t oldlen, size_t newlen, int flags, void *new_addr);
 int sys_madvise(void *, size_t, int advice);
+int sys_mincore(void *, size_t, unsigned char *);
 int sys_memfd(const char *name);		/* close-on-exec; a descriptor, or negative errno */
 int sys_seal_write(int fd);			/* of a memfd; -EBUSY: somebody has a writable, shared mapping of it */
 int sys_ftruncate(int fd, uint64_t size);

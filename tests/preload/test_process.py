@@ -3,6 +3,7 @@
 #
 # test_process.py SHIM GUEST: processes that the shim is preloaded into: which are managed, which are not, and say so.
 
+import json
 import os
 import resource
 import shutil
@@ -41,8 +42,8 @@ def limit_address_space():
 
 
 class Unwatched(unittest.TestCase):
-    def test_without_a_limit_there_is_nothing_to_fault(self):
-        got = run('cat', '/proc/self/status', '/proc/self/maps')
+    def test_with_neither_limit_nor_fast_fork_there_is_nothing_to_fault(self):
+        got = run('cat', '/proc/self/status', '/proc/self/maps', env={'VMFAULT_FORK': 'copy'})
         caught = int(got.stdout.split('SigCgt:')[1].split()[0], 16)
         self.assertEqual(caught & (1 << signal.SIGSEGV - 1 | 1 << signal.SIGBUS - 1), 0)
         self.assertNotIn('memfd', got.stdout)
@@ -61,6 +62,103 @@ class Unwatched(unittest.TestCase):
     def test_a_bad_value_ends_it(self):
         got = run('/bin/echo', 'hello', env={'VMFAULT_MEMORY': 'much'})
         self.assertEqual((got.stdout, got.returncode, got.stderr.count('\n')), ('', 2, 1))
+
+
+class Boundless(unittest.TestCase):
+    """No limit, and fork() is to be fast: the heap is the library's, and hardly ever faulted on."""
+
+    def counters(self, directory, *args):
+        path = os.path.join(directory, 'stats')
+        got = run(*args, env={'VMFAULT_STATS': path})
+        self.assertEqual((got.stderr, got.returncode), ('', 0))
+        with open(path, encoding='ascii') as f:
+            return got.stdout, json.load(f)['counters']
+
+    def test_a_fault_for_each_piece_of_two_megabytes(self):
+        program = """
+#include <stdlib.h>
+#include <string.h>
+int main(void)
+{
+	char *big = malloc(64 << 20), *small[20000];
+
+	memset(big, 1, 64 << 20);
+	for (int i = 0; i < 20000; i++)
+		memset(small[i] = malloc(1000), 2, 1000);
+	for (int i = 0; i < 64 << 20; i++)
+		if (big[i] != 1)
+			return 1;
+	for (int i = 0; i < 20000; i++)
+		if (small[i][999] != 2)
+			return 1;
+	return 0;
+}
+"""
+        with tempfile.TemporaryDirectory() as directory:
+            path = build(directory, program)
+            if path is None:
+                self.skipTest('no compiler')
+            _, counters = self.counters(directory, path)
+        self.assertGreaterEqual(counters['v_zfod'], (64 << 20) // 4096)
+        self.assertLess(counters['v_vm_faults'], 84 // 2 + 30)
+
+    def test_calls_take_no_faults(self):
+        """Buffers are noted, not held: a hold is a fault each time."""
+        program = ("import os\nf = os.open('/dev/null', os.O_WRONLY)\nz = os.open('/dev/zero', os.O_RDONLY)\n"
+                   "b = bytearray(100000)\n"
+                   "for i in range(3000): os.write(f, b); os.readv(z, [b])\nprint(sum(b))")
+        with tempfile.TemporaryDirectory() as directory:
+            said, counters = self.counters(directory, sys.executable, '-I', '-S', '-c',
+                                           program)
+        self.assertEqual(said, '0\n')
+        self.assertGreaterEqual(counters['gate_pins'], 6000)
+        self.assertLess(counters['v_vm_faults'], 1000)
+
+    def test_more_address_space_than_ours(self):
+        """What the library has no room for is the kernel's, and a child has it all the same."""
+        program = """
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/wait.h>
+#include <unistd.h>
+#define EACH ((size_t)1 << (sizeof(size_t) == 8 ? 33 : 27))
+#define N (sizeof(size_t) == 8 ? 160 : 12)
+int main(void)
+{
+	char *p[N];
+	int status;
+
+	for (int i = 0; i < N; i++) {
+		p[i] = malloc(EACH);
+		if (p[i] == NULL)
+			return 1;
+		p[i][0] = p[i][EACH - 1] = (char)(i % 100 + 1);
+	}
+	if (fork() == 0) {
+		for (int i = 0; i < N; i++) {
+			if (p[i][0] != i % 100 + 1 || p[i][EACH - 1] != i % 100 + 1)
+				_exit(2);
+			p[i][0] = 0;
+		}
+		_exit(0);
+	}
+	if (wait(&status) < 0 || status != 0)
+		return 3;
+	for (int i = 0; i < N; i++)
+		if (p[i][0] != i % 100 + 1)
+			return 4;
+	return 0;
+}
+"""
+        with tempfile.TemporaryDirectory() as directory:
+            path = build(directory, program)
+            if path is None:
+                self.skipTest('no compiler')
+            with open('/proc/sys/vm/overcommit_memory', encoding='ascii') as f:
+                if f.read().strip() == '2':
+                    self.skipTest('what is mapped must be there')
+            got = run(path)
+        self.assertEqual((got.stderr, got.returncode), ('', 0))
 
 
 class Descriptors(unittest.TestCase):
@@ -236,19 +334,24 @@ int main(int argc, char **argv)
 
 
 class Refused(unittest.TestCase):
-    def check(self, args, why, **more):
+    def check(self, args, why, limit=None, **more):
         """Runs, with a line; without one, if that is not wanted; not at all, if it must be managed."""
+        limit = LIMIT if limit is None else limit
         native = run(*args, preload=False, **more)
-        got = run(*args, env=LIMIT, **more)
+        got = run(*args, env=limit, **more)
         self.assertEqual((got.stdout, got.returncode), (native.stdout, native.returncode))
         self.assertRegex(got.stderr, r'^vmfault: \S+: runs unmanaged: .*' + why + r'.*\n$')
-        got = run(*args, env=dict(LIMIT, VMFAULT_QUIET='1'), **more)
+        got = run(*args, env=dict(limit, VMFAULT_QUIET='1'), **more)
         self.assertEqual((got.stdout, got.stderr, got.returncode), (native.stdout, native.stderr, native.returncode))
-        got = run(*args, env=dict(LIMIT, VMFAULT_STRICT='1'), **more)
+        got = run(*args, env=dict(limit, VMFAULT_STRICT='1'), **more)
         self.assertEqual((got.stdout, got.returncode), ('', 2))
 
     def test_limited_address_space(self):
         self.check(['/bin/echo', 'hello'], 'ulimit -v', preexec_fn=limit_address_space)
+
+    def test_limited_files(self):
+        self.check(['/bin/echo', 'hello'], 'ulimit -f', limit={'VMFAULT_FORK': 'fast'},
+                   preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20)))
 
     def test_no_descriptors(self):
         self.check(['/bin/echo', 'hello'], 'open files',

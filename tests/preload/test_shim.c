@@ -770,6 +770,7 @@ main(void)
 	Suite *s = suite_create("shim");
 	TCase *t = tcase_create("shim");
 
+	tcase_set_timeout(t, 60);
 	suite_add_tcase(s, t);
 	tcase_add_test(t, the_lowest_descriptor_is_the_programs);
 	tcase_add_loop_test(t, memory_outlives_descriptors, 0, 4);

@@ -448,6 +448,7 @@ main(void)
 	Suite *s = suite_create("shim_rare");
 	TCase *t = tcase_create("shim_rare");
 
+	tcase_set_timeout(t, 60);
 	suite_add_tcase(s, t);
 	tcase_add_loop_test(t, a_signal_comes_to_a_stack_on_the_heap, 0, 2);
 	if (!sees_functions_only())

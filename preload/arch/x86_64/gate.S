@@ -24,10 +24,16 @@
  * All registers but rax, rcx and r11 must survive, as they do a system call; also those of the vector unit, which
  * compilers keep across one, and the pins' C code uses: sixteen of them, as wide as the processor has them up
  * to 256 bits (no libc is built to hold more across a system call).
+ *
+ * Upper halves that are zero must also stay unused: once they are loaded, be it with zeros, each instruction of
+ * the program that writes a lower half alone waits for the upper one, until something says vzeroupper, which may be
+ * never: some programs took a quarter longer for it.  Where the processor tells (xgetbv) that they are unused only the
+ * lower halves are saved; compiled code leaves the upper ones unused as it found them.
  */
 
 #define SLOTS	704
 #define NR	480
+#define XINUSE_AVX	4		/* upper halves of the ymm registers */
 
 	.section .text.gate, "ax", @progbits
 
@@ -118,7 +124,13 @@ gate_common:
 2:	sub	$512, %rsp
 	cmpb	$0, gate_has_avx(%rip)
 	je	3f
-	.set	i, 0
+	cmpb	$0, gate_has_xinuse(%rip)
+	je	5f
+	mov	$1, %ecx
+	xgetbv
+	test	$XINUSE_AVX, %al
+	jz	3f
+5:	.set	i, 0
 	.irp	r, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15
 	vmovdqa	%ymm\r, i(%rsp)
 	.set	i, i + 32

@@ -12,7 +12,7 @@
  *	0f 05  48 3d xx xx xx xx	syscall; cmp $xx,%rax		the slot compares
  *	0f 05  3d xx xx xx xx		syscall; cmp $xx,%eax
  *
- * Where neither stands, or something jumps into the middle of it, or the slots are too far away, the first byte of
+ * Where neither stands, or something may jump into the middle of it, or the slots are too far away, the first byte of
  * `syscall` becomes hlt, which traps (SIGSEGV, SI_KERNEL), and the trap goes on in the slot: 3 us.
  *
  * Two bytes 0f 05 may be part of another instruction, and so may what looks like a mov before them: 49 8b b8 27 00 00 00
@@ -27,6 +27,7 @@
  * writable once, for a private copy of those that change.  The process has one thread.
  */
 
+#include <cpuid.h>
 #include <emmintrin.h>
 #include <errno.h>
 #include <gnu/libc-version.h>
@@ -47,6 +48,7 @@
 #define SITES		1024		/* of which some need no slot */
 #define WAYS		16u		/* to decode by */
 #define SIGRETURN	15
+#define CPUID_XINUSE	4u
 #ifndef MADV_POPULATE_READ
 #define MADV_POPULATE_READ	22
 #endif
@@ -74,8 +76,8 @@ struct slot {
 _Static_assert(sizeof(struct slot) == SLOT_SIZE && offsetof(struct slot, resume) == 48, "gate.S");
 
 extern struct slot gate_slots[], gate_slots_end[];
-extern unsigned char gate_has_avx;
-unsigned char gate_has_avx;
+extern unsigned char gate_has_avx, gate_has_xinuse;	/* for gate.S: the latter is xgetbv of 1 */
+unsigned char gate_has_avx, gate_has_xinuse;
 
 /* Written by gate_patch(), constant afterwards.  site[i] goes through gate_slots[i]. */
 static struct site site[SITES];
@@ -85,13 +87,13 @@ static unsigned sites;
  * Finding
  */
 
-/* Decode from places before at, or from the start of the text: do enough of the ways come by it? */
-static bool
-is_instruction(const struct text *t, const unsigned char *at)
+/* Decode from 16 places before at, or each step-th of them, or from the start of the text: how many ways come by it? */
+static unsigned
+come_by(const struct text *t, const unsigned char *at, size_t step)
 {
 	unsigned hits = 0;
 
-	for (size_t back = 48; back < 48 + WAYS; back++) {
+	for (size_t back = 48; back < 48 + WAYS; back += step) {
 		const unsigned char *p = (size_t)(at - t->start) < back ? t->start : at - back;
 
 		while (p < at) {
@@ -103,7 +105,13 @@ is_instruction(const struct text *t, const unsigned char *at)
 		}
 		hits += p == at;
 	}
-	return hits >= WAYS / 4;
+	return hits;
+}
+
+static bool
+is_instruction(const struct text *t, const unsigned char *at)
+{
+	return come_by(t, at, 1) >= WAYS / 4;
 }
 
 static inline bool
@@ -121,6 +129,13 @@ may_be_operand(const unsigned char *p)
 {
 	return is_rex_b(p[-2]) || (p[-2] == 0x0f && is_rex_b(p[-3])) || (p[-3] == 0x0f && is_rex_b(p[-4])) ||
 	    p[-4] == 0xc4 || p[-5] == 0x62 || (p[-1] & 0xc7) == 0x84;
+}
+
+/* Is at surely in the middle of one, and what begins a byte before it not a prefix either? */
+static bool
+is_no_instruction(const struct text *t, const unsigned char *at)
+{
+	return at > t->start && come_by(t, at, 3) == 0 && come_by(t, at - 1, 3) == 0;
 }
 
 /* A number that a system call may have, in the immediate of a mov: its upper bytes tell. */
@@ -230,11 +245,11 @@ near(const unsigned char *p)
 }
 
 /*
- * Something jumps to target: no pattern may have it in its middle.  The sites from first on are this text's, in
- * order of address.
+ * Something that looks like a jump, at `from', goes to target: no pattern may have that in its middle.  The sites
+ * from first on are this text's, in order of address.
  */
 static void
-jump_to(unsigned first, const unsigned char *target)
+jump_to(const struct text *t, unsigned first, const unsigned char *from, const unsigned char *target)
 {
 	unsigned low = first, high = sites;
 
@@ -251,11 +266,13 @@ jump_to(unsigned first, const unsigned char *target)
 	}
 	for (; low < sites && site[low].at - 5 < target; low++) {
 		struct site *s = &site[low];
+		bool mov = s->mov && target > s->at - 5 && target < s->at + 2;
+		bool cmp = s->cmp && target > s->at && target < s->at + 2 + s->tail;
 
-		if (target > s->at - 5 && target < s->at + 2)
-			s->mov = false;
-		if (target > s->at && target < s->at + 2 + s->tail)
-			s->cmp = false;
+		if ((!mov && !cmp) || is_no_instruction(t, from))
+			continue;
+		s->mov = s->mov && !mov;
+		s->cmp = s->cmp && !cmp;
 	}
 }
 
@@ -268,7 +285,7 @@ rel32(const unsigned char *p)
 	return d;
 }
 
-/* Everything that might be a jump, whether it is one or not. */
+/* Everything that might be a jump; what is none for sure is left out where it would cost a pattern. */
 static void
 find_jumps(const struct text *t, unsigned first)
 {
@@ -290,7 +307,7 @@ find_jumps(const struct text *t, unsigned first)
 		for (; m != 0; m &= m - 1) {
 			unsigned char *q = p + __builtin_ctz(m);
 
-			jump_to(first, q + 5 + rel32(q + 1));
+			jump_to(t, first, (q[0] & 0xf0) == 0x80 ? q - 1 : q, q + 5 + rel32(q + 1));
 		}
 	}
 	for (unsigned i = first; i < sites; i++) {
@@ -298,7 +315,7 @@ find_jumps(const struct text *t, unsigned first)
 
 		for (; q < site[i].at + 140 && t->end - q >= 2; q++)
 			if ((*q & 0xf0) == 0x70 || *q == 0xeb || (*q & 0xfc) == 0xe0)
-				jump_to(first, q + 2 + (signed char)q[1]);
+				jump_to(t, first, q, q + 2 + (signed char)q[1]);
 	}
 }
 
@@ -472,6 +489,15 @@ find_object(struct dl_phdr_info *object, size_t size, void *arg)
 	return 0;
 }
 
+/* Does the processor tell which of its registers are in use? */
+static bool
+tells_use(void)
+{
+	unsigned a, b, c, d;
+
+	return __get_cpuid_count(0xd, 1, &a, &b, &c, &d) && (a & CPUID_XINUSE) != 0;
+}
+
 int
 gate_patch(struct gate_info *info)
 {
@@ -483,6 +509,7 @@ gate_patch(struct gate_info *info)
 
 	gate_call_init();
 	gate_has_avx = __builtin_cpu_supports("avx") != 0;
+	gate_has_xinuse = gate_has_avx && tells_use();
 	(void)dl_iterate_phdr(find_object, &w);
 	if (!w.found || sites != 0)
 		return -ENOTSUP;
