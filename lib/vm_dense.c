@@ -48,7 +48,7 @@ copy_run(struct run *r)
 static void
 filled(struct vm_object *c, struct vm_page **theirs, struct vm_page **ours, uint32_t n)
 {
-	bool seen = !LIST_EMPTY(&c->mappings) || !LIST_EMPTY(&c->children);
+	bool seen = vm_object_is_seen(c);
 
 	for (uint32_t i = 0; i < n; i++) {
 		theirs[i]->flags = (uint16_t)((theirs[i]->flags & ~PG_FAKE) | PG_MODIFIED);

@@ -139,9 +139,7 @@ bring_run(struct vm_object *o, vm_pindex_t lo, vm_pindex_t hi)
 	uint32_t n = 0;
 
 	/* To leave no trace in the pmap is better, for then mappings become fewer at once. */
-	if (LIST_EMPTY(&o->children) && o->wired_pages == 0)
-		vm_object_forget(o, lo, hi);
-	else
+	if (o->wired_pages != 0 || !vm_object_forget(o, lo, hi))
 		vm_object_unmap(o, lo, hi);
 	PROBE("vm_homecoming: unmapped");
 	for (; lo < hi; lo++) {

@@ -237,8 +237,16 @@ void vm_object_protect(struct vm_object *, vm_pindex_t lo, vm_pindex_t hi, vm_pr
  * mapped. => locked
  */
 void vm_object_unmap(struct vm_object *, vm_pindex_t lo, vm_pindex_t hi);
-/* Unmap pages [lo, hi) from every mapping of the object itself, none of them being wired.  => locked */
-void vm_object_forget(struct vm_object *, vm_pindex_t lo, vm_pindex_t hi);
+/*
+ * Unmap pages [lo, hi), none of them being wired, and leave no trace of them in the pmaps.  => locked
+ * => false: others shadow the object; nothing was done
+ */
+bool vm_object_forget(struct vm_object *, vm_pindex_t lo, vm_pindex_t hi);
+/*
+ * Is it mapped, or shadowed?  => locked: if not, nobody sees a page through it until it is unlocked, for who would
+ * has to lock it
+ */
+bool vm_object_is_seen(struct vm_object *);
 /* Keep at most prot in every mapping of the page, through whatever chain.  => its object locked */
 void vm_object_page_protect(struct vm_page *, vm_prot_t prot);
 /*

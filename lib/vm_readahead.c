@@ -312,11 +312,9 @@ has_one_reader(struct vm_object *o)
 static void
 unmap(struct vm_object *o, vm_pindex_t lo, vm_pindex_t hi, bool all)
 {
-	bool direct = !LIST_EMPTY(&o->mappings);
+	bool direct = vm_object_forget(o, lo, hi);
 	struct vm_page *m;
 
-	if (direct)
-		vm_object_forget(o, lo, hi);
 	for (; (m = radix_next(&o->pages, &lo)) != NULL && lo < hi; lo++) {
 		if (!direct && all)
 			vm_object_page_protect(m, VM_PROT_NONE);

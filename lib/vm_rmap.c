@@ -16,9 +16,13 @@
  * B's frame.  vm_rmap_lock, held for reading, keeps the tree still.  The
  * parent's link and each child's shadow_offset make the walk iterative: it runs in
  * the fault handler, where stack is short.
+ *
+ * An object's own lock does not keep the tree still: a mapping may get a shadow, and so move up to a new child, while
+ * the object is locked.  What is asked of the tree is true only until vm_rmap_lock is let go.
  */
 
 #include "kern/assert.h"
+#include "kern/probe.h"
 #include "pmap.h"
 #include "vm_object.h"
 
@@ -95,44 +99,55 @@ mapping_range(const struct vm_mapping *map, vm_pindex_t lo, vm_pindex_t hi, vm_o
 	return first < last;
 }
 
+/* => vm_rmap_lock is held */
+static void
+protect_mappings(struct vm_object *object, vm_pindex_t lo, vm_pindex_t hi, vm_prot_t prot, unsigned pmap_flags)
+{
+	struct vm_mapping *map;
+	vm_offset_t s, e;
+
+	LIST_FOREACH(map, &object->mappings, link)
+		if (mapping_range(map, lo, hi, &s, &e))
+			pmap_protect(map->pmap, s, e, prot, pmap_flags);
+}
+
 void
 vm_object_protect(struct vm_object *object, vm_pindex_t lo, vm_pindex_t hi, vm_prot_t prot,
     unsigned pmap_flags)
 {
-	struct vm_mapping *map;
-	vm_offset_t s, e;
-
 	KASSERT(kmutex_held(&object->lock));
 	krwlock_read(&vm_rmap_lock);
-	LIST_FOREACH(map, &object->mappings, link)
-		if (mapping_range(map, lo, hi, &s, &e))
-			pmap_protect(map->pmap, s, e, prot, pmap_flags);
+	protect_mappings(object, lo, hi, prot, pmap_flags);
 	krwlock_read_unlock(&vm_rmap_lock);
 }
 
-void
+bool
 vm_object_forget(struct vm_object *object, vm_pindex_t lo, vm_pindex_t hi)
 {
 	struct vm_mapping *map;
 	vm_offset_t s, e;
+	bool alone;
 
 	KASSERT(kmutex_held(&object->lock));
 	KASSERT(object->wired_pages == 0);
+	PROBE("vm_object_forget: object locked");
 	krwlock_read(&vm_rmap_lock);
-	LIST_FOREACH(map, &object->mappings, link)
-		if (mapping_range(map, lo, hi, &s, &e))
-			pmap_remove(map->pmap, s, e);
+	alone = LIST_EMPTY(&object->children);
+	if (alone)
+		LIST_FOREACH(map, &object->mappings, link)
+			if (mapping_range(map, lo, hi, &s, &e))
+				pmap_remove(map->pmap, s, e);
 	krwlock_read_unlock(&vm_rmap_lock);
+	return alone;
 }
 
-void
-vm_object_page_protect(struct vm_page *m, vm_prot_t prot)
+/* => vm_rmap_lock is held */
+static void
+limit_page(struct vm_page *m, vm_prot_t prot)
 {
 	vm_pindex_t pindex = m->pindex;
 	struct vm_mapping *map;
 
-	KASSERT(kmutex_held(&m->object->lock));
-	krwlock_read(&vm_rmap_lock);
 	for (struct vm_object *o = m->object; o != NULL; o = walk_next(m->object, o, &pindex))
 		LIST_FOREACH(map, &o->mappings, link) {
 			vm_offset_t va = mapping_va(map, pindex);
@@ -140,19 +155,41 @@ vm_object_page_protect(struct vm_page *m, vm_prot_t prot)
 			if (va != 0)
 				pmap_page_limit(map->pmap, va, m->pfn, prot);
 		}
+}
+
+void
+vm_object_page_protect(struct vm_page *m, vm_prot_t prot)
+{
+	KASSERT(kmutex_held(&m->object->lock));
+	krwlock_read(&vm_rmap_lock);
+	limit_page(m, prot);
 	krwlock_read_unlock(&vm_rmap_lock);
 }
 
 void
 vm_object_unmap(struct vm_object *object, vm_pindex_t lo, vm_pindex_t hi)
 {
-	/* Nobody shadows it: one call for all of them. */
-	if (LIST_EMPTY(&object->children)) {
-		vm_object_protect(object, lo, hi, VM_PROT_NONE, PMAP_KEEP_WIRED);
-		return;
-	}
-	for (; lo < hi; lo++)
-		vm_object_page_protect(vm_page_lookup(object, lo), VM_PROT_NONE);
+	KASSERT(kmutex_held(&object->lock));
+	PROBE("vm_object_unmap: object locked");
+	/* Held from the question to the end: a mapping that gets a shadow takes what it maps of us with it. */
+	krwlock_read(&vm_rmap_lock);
+	if (LIST_EMPTY(&object->children))
+		protect_mappings(object, lo, hi, VM_PROT_NONE, PMAP_KEEP_WIRED);	/* one call for all of them */
+	else
+		for (; lo < hi; lo++)
+			limit_page(vm_page_lookup(object, lo), VM_PROT_NONE);
+	krwlock_read_unlock(&vm_rmap_lock);
+}
+
+bool
+vm_object_is_seen(struct vm_object *object)
+{
+	bool seen;
+
+	krwlock_read(&vm_rmap_lock);
+	seen = !LIST_EMPTY(&object->mappings) || !LIST_EMPTY(&object->children);
+	krwlock_read_unlock(&vm_rmap_lock);
+	return seen;
 }
 
 void

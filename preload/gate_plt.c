@@ -209,8 +209,6 @@ WRAP(int, getpeername, (int fd, struct sockaddr *restrict a, socklen_t *restrict
     LONGS(fd, a, l, 0, 0, 0), N, WB(2), W(4))
 WRAP(int, getsockopt, (int fd, int v, int o, void *restrict p, socklen_t *restrict l), (fd, v, o, p, l),
     LONGS(fd, v, o, p, l, 0), N, N, N, WB(4), W(4))
-WRAP(int, setsockopt, (int fd, int v, int o, const void *p, socklen_t l), (fd, v, o, p, l),
-    LONGS(fd, v, o, p, l, 0), N, N, N, RL(4))
 WRAP(int, socketpair, (int d, int t, int p, int fd[2]), (d, t, p, fd), LONGS(d, t, p, fd, 0, 0), N, N, N, W(8))
 WRAP(int, pipe, (int fd[2]), (fd), LONGS(fd, 0, 0, 0, 0, 0), W(8))
 WRAP(int, pipe2, (int fd[2], int f), (fd, f), LONGS(fd, 0, 0, 0, 0, 0), W(8))

@@ -20,6 +20,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -129,6 +130,25 @@ EXPORT void
 closefrom(int first)
 {
 	(void)close_range(first < 0 ? 0 : (unsigned)first, UINT_MAX, 0);
+}
+
+/* Some options would have the kernel keep pages. */
+EXPORT int
+setsockopt(int fd, int level, int option, const void *p, socklen_t n)
+{
+	NEXT(int, (int, int, int, const void *, socklen_t), "setsockopt");
+	struct gate_call call = { SYS_setsockopt, { fd, level, option, (long)p, (long)n }, 0, 0 };
+	struct gate_record *r;
+	int result;
+
+	if (!gate_plt)
+		return next(fd, level, option, p, n);
+	r = gate_plt_open((uintptr_t)__builtin_frame_address(0));
+	if (r != NULL && p != NULL)
+		(void)gate_piece(r, p, n, false);
+	result = is_the_shims(&call) ? (int)result_of(&call) : next(fd, level, option, p, n);
+	gate_plt_close(r);
+	return result;
 }
 
 #define WRAP_EXIT(name)								\

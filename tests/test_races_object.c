@@ -8,6 +8,7 @@
 
 #include "race.h"
 #include "testpager.h"
+#include "trap.h"
 #include "vm_object.h"
 
 /*
@@ -187,6 +188,64 @@ START_TEST(two_copies_up)
 	check(x.p[0] == 1 && x.p[PG - 1] == 2);
 	check(memcmp(x.p + 1, p + 1, PG - 2) == 0);
 	check_pages(p, PAGES, 9);
+	end();
+}
+END_TEST
+
+/*
+ * Unmapping, and a shadow that comes between
+ */
+
+struct away {
+	struct vm_object *o;
+	bool forget;
+	char first;
+};
+
+static void
+do_unmap_pages(void *arg)
+{
+	struct away *x = arg;
+	sys_sigset_t old;
+
+	trap_enter(&old);
+	vm_object_lock(x->o);
+	if (!x->forget || !vm_object_forget(x->o, 0, PAGES))
+		vm_object_unmap(x->o, 0, PAGES);
+	for (vm_pindex_t i = 0; i < PAGES; i++)
+		check(!vm_object_page_mapped(vm_page_lookup(x->o, i)));
+	vm_object_unlock(x->o);
+	trap_leave(&old);
+}
+
+/* Who unmaps pages has their object locked; meanwhile what maps it gets a shadow, and is found through that only. */
+START_TEST(unmap_shadow)
+{
+	struct act y = { .byte = 82 };
+	uint64_t limit = now_ms() + SLOW_MS;
+	struct actor a, b;
+	struct away x;
+	vmf_task_t task;
+
+	begin();
+	y.p = filled();
+	expect(vmf_task_fork(VMF_TASK_DEFAULT, &task), 0);
+	check_pages(y.p, PAGES, 9);	/* mapped, to be read */
+	x = (struct away){ object_at(y.p), _i, y.p[0] };
+	go(&a, do_unmap_pages, &x, _i ? "vm_object_forget: object locked" : "vm_object_unmap: object locked");
+	meet(&a);
+	go(&b, do_write, &y, "none");
+	while (object_at(y.p) == x.o) {
+		check(now_ms() < limit);
+		usleep(200);
+	}
+	check(!b.ended);
+	let(&a);
+	finish(&b);
+	check_changed(y.p, 0, 82);
+	y.p[0] = x.first;
+	check_pages(y.p, PAGES, 9);
+	expect(vmf_task_destroy(task), 0);
 	end();
 }
 END_TEST
@@ -440,6 +499,7 @@ main(void)
 		{ "snapshot and release", snapshot_release, 1 },
 		{ "two faults", two_faults, 2 },
 		{ "two copies up", two_copies_up, 1 },
+		{ "unmapping and a shadow", unmap_shadow, 2 },
 		{ "wire and unmap", wire_unmap, 1 },
 		{ "rollback and writer", rollback_writer, 2 },
 		{ "rollback and writer of hot pages", rollback_hot_writer, 2 },

@@ -2,13 +2,16 @@
 
 #include "gate_fake.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <ucontext.h>
+#include <unistd.h>
 
 #include "gate_impl.h"
 #include "signals_impl.h"
@@ -256,4 +259,37 @@ fake_evictor_start(unsigned pause_us)
 	(void)pthread_sigmask(SIG_SETMASK, &all, &old);
 	(void)pthread_create(&t, NULL, evictor, (void *)(uintptr_t)pause_us);
 	(void)pthread_sigmask(SIG_SETMASK, &old, NULL);
+}
+
+static bool
+sleeps_in(const char *tid, long nr, unsigned long arg)
+{
+	unsigned long got_arg;
+	char path[320];
+	long got;
+	FILE *f;
+	bool in;
+
+	(void)snprintf(path, sizeof(path), "/proc/self/task/%s/syscall", tid);
+	f = fopen(path, "r");
+	in = f != NULL && fscanf(f, "%ld %lx", &got, &got_arg) == 2 && got == nr && got_arg == arg;
+	if (f != NULL)
+		(void)fclose(f);
+	return in;
+}
+
+void
+fake_await_call(long nr, unsigned long arg)
+{
+	bool in = false;
+
+	while (!in) {
+		DIR *d = opendir("/proc/self/task");
+
+		for (struct dirent *e; d != NULL && !in && (e = readdir(d)) != NULL;)
+			in = e->d_name[0] != '.' && sleeps_in(e->d_name, nr, arg);
+		(void)closedir(d);
+		if (!in)
+			usleep(500);
+	}
 }

@@ -33,6 +33,8 @@ void *fake_pages(size_t n);
 size_t fake_evict(void *, size_t n, bool readable);
 /* Are all pages of it pinned? */
 bool fake_pinned(const void *, size_t n);
+/* Until a thread of this process sleeps in such a call, with this as its first argument. */
+void fake_await_call(long nr, unsigned long arg);
 /* Evict pages at random from a thread of its own, for ever, with a pause of some microseconds in between. */
 void fake_evictor_start(unsigned pause_us);
 void fake_forked(void);

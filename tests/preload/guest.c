@@ -13,6 +13,7 @@
 #include <linux/seccomp.h>
 #include <pthread.h>
 #include <sched.h>
+#include <signal.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -183,6 +184,81 @@ refuse_mremap(void)
 	return refuse((const int[]){ SYS_mremap }, 1);
 }
 
+static bool
+refuse_memfd_create(void)
+{
+	return refuse((const int[]){ SYS_memfd_create }, 1);
+}
+
+static bool
+refuse_madvise(void)
+{
+	return refuse((const int[]){ SYS_madvise }, 1);
+}
+
+/* The hard limit stays, so that this can be taken back. */
+static bool
+soft_limit_descriptors(rlim_t n)
+{
+	struct rlimit l;
+
+	if (getrlimit(RLIMIT_NOFILE, &l) != 0)
+		return false;
+	l.rlim_cur = n < l.rlim_max ? n : l.rlim_max;
+	return setrlimit(RLIMIT_NOFILE, &l) == 0;
+}
+
+static bool
+few_descriptors(void)
+{
+	return soft_limit_descriptors(4);
+}
+
+static bool
+many_descriptors(void)
+{
+	return soft_limit_descriptors(RLIM_INFINITY);
+}
+
+/* The managing library's are seen here only. */
+static int
+count_descriptors(void)
+{
+	char path[32], to[64];
+	int n = 0;
+
+	for (int fd = 0; fd < 1100; fd++) {
+		(void)snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+		n += readlink(path, to, sizeof(to)) >= 0;
+	}
+	return n;
+}
+
+/* How many of some forks fail, how, and whether that leaves anything. */
+static bool
+try_to_fork(void)
+{
+	int failed = 0, why = 0, before = count_descriptors();
+	sigset_t mask, then;
+
+	(void)pthread_sigmask(SIG_BLOCK, NULL, &mask);
+	for (int i = 0; i < 20; i++) {
+		pid_t pid = fork();
+
+		if (pid == 0)
+			_exit(0);
+		if (pid < 0) {
+			failed++;
+			why = errno;
+		} else if (waitpid(pid, NULL, 0) != pid) {
+			return false;
+		}
+	}
+	(void)pthread_sigmask(SIG_BLOCK, NULL, &then);
+	printf("forks %d %s\n", failed, strerror(why));
+	return count_descriptors() == before && memcmp(&mask, &then, NSIG / 8) == 0;
+}
+
 static const struct {
 	const char *name;
 	bool (*fn)(void);
@@ -201,6 +277,11 @@ static const struct {
 	{ "refuse-rings", refuse_rings },
 	{ "refuse-mprotect", refuse_mprotect },
 	{ "refuse-mremap", refuse_mremap },
+	{ "refuse-memfd", refuse_memfd_create },
+	{ "refuse-madvise", refuse_madvise },
+	{ "few-descriptors", few_descriptors },
+	{ "many-descriptors", many_descriptors },
+	{ "try-to-fork", try_to_fork },
 };
 
 static void

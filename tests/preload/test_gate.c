@@ -751,8 +751,7 @@ START_TEST(a_read_can_be_cancelled)
 		ck_assert_int_eq(pthread_create(&t, NULL, read_with_variable, arg), 0);
 		if (i == 0)
 			wait_until_pinned(p);
-		else
-			usleep(50000);
+		fake_await_call(SYS_read, (unsigned long)ends[0]);
 		ck_assert_int_eq(pthread_cancel(t), 0);
 		ck_assert_int_eq(pthread_join(t, &result), 0);
 		ck_assert_ptr_eq(result, PTHREAD_CANCELED);
@@ -916,7 +915,7 @@ START_TEST(a_word_that_is_waited_for_is_not_pinned)
 	*word = 0;
 	(void)fake_evict((void *)word, 4, false);
 	ck_assert_int_eq(pthread_create(&t, NULL, futex_waiter, (void *)word), 0);
-	usleep(50000);
+	fake_await_call(SYS_futex, (unsigned long)word);
 	ck_assert_uint_eq(fake_stats.pinned, 0);
 	(void)fake_evict((void *)word, 4, false);
 	*word = 1;

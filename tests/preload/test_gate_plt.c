@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <sched.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -212,12 +213,65 @@ START_TEST(a_read_can_be_cancelled)
 
 	ck_assert_int_eq(pipe(ends), 0);
 	ck_assert_int_eq(pthread_create(&t, NULL, read_for_ever, ends), 0);
-	usleep(50000);
+	fake_await_call(SYS_read, (unsigned long)ends[0]);
 	ck_assert_int_eq(pthread_cancel(t), 0);
 	ck_assert_int_eq(pthread_join(t, &result), 0);
 	ck_assert_ptr_eq(result, PTHREAD_CANCELED);
 }
 END_TEST
+
+#ifdef __x86_64__
+/* The child of a clone: on a stack that has nothing but where to go on, with its parent's registers.  9: it is. */
+void cloned(void);
+__asm__(".pushsection .text\n"
+    "cloned:\n"
+    "	mov	$9, %edi\n"
+    "	cmp	$71, %rbx\n"
+    "	jne	1f\n"
+    "	cmp	$72, %r12\n"
+    "	je	2f\n"
+    "1:	mov	$1, %edi\n"
+    "2:	mov	$60, %eax\n"		/* exit */
+    "	syscall\n"
+    ".popsection\n");
+
+/* syscall() may come back on another stack: with nothing of ours, there or in registers. */
+START_TEST(a_raw_clone_comes_back_on_its_stack)
+{
+	static char stack[65536] __attribute__((__aligned__(16)));
+	void (**top)(void) = (void (**)(void))(void *)(stack + sizeof(stack) - 16);
+	int status;
+	long pid;
+
+	*top = cloned;
+	__asm__ volatile("mov	$71, %%rbx\n\t"
+	    "mov	$72, %%r12\n\t"
+	    "xor	%%ecx, %%ecx\n\t"
+	    "call	syscall"
+	    : "=a"(pid)
+	    : "D"((long)SYS_clone), "S"((long)(CLONE_VM | CLONE_VFORK | SIGCHLD)), "d"(top)
+	    : "rbx", "rcx", "r8", "r9", "r10", "r11", "r12", "memory", "cc");
+	ck_assert_int_gt(pid, 0);
+	ck_assert_int_eq(waitpid((pid_t)pid, &status, 0), pid);
+	ck_assert_int_eq(status, 9 << 8);
+}
+END_TEST
+
+START_TEST(raw_calls_are_seen)
+{
+	char *p = absent(64);
+	int ends[2];
+
+	ck_assert_int_eq(pipe(ends), 0);
+	ck_assert_int_eq(write(ends[1], "raw", 3), 3);
+	ck_assert_int_eq(syscall(SYS_read, ends[0], p, 64), 3);
+	ck_assert_int_eq(memcmp(p, "raw", 3), 0);
+	ck_assert_int_eq(syscall(SYS_read, 1000, p, 64), -1);
+	ck_assert_int_eq(errno, EBADF);
+	ck_assert_int_eq(syscall(SYS_getpid), getpid());
+}
+END_TEST
+#endif
 
 static Suite *
 suite(void)
@@ -231,6 +285,10 @@ suite(void)
 	tcase_add_test(tc, masks_are_read_back_and_faults_go_on);
 	tcase_add_test(tc, a_fault_of_the_programs_is_its_own);
 	tcase_add_test(tc, a_read_can_be_cancelled);
+#ifdef __x86_64__
+	tcase_add_test(tc, a_raw_clone_comes_back_on_its_stack);
+	tcase_add_test(tc, raw_calls_are_seen);
+#endif
 	suite_add_tcase(s, tc);
 	return s;
 }

@@ -357,6 +357,21 @@ class Guest(unittest.TestCase):
         self.check('refuse-mremap', said=said)
         self.check('refuse-mprotect', said=said)
 
+    def test_a_fork_that_cannot_be(self):
+        """It fails, as the man page says; all else is as it was, and where the reason goes, the next one does not."""
+        native = run(GUEST, 'refuse-memfd', 'refuse-madvise', 'few-descriptors', 'try-to-fork', preload=False)
+        self.assertEqual((native.stdout, native.returncode), ('forks 0 Success\n' + self.GOOD, 0))
+        confined = r'\Avmfault: guest: runs without a limit of memory .*seccomp.*\n\Z'
+        for more in {}, {'VMFAULT_FORK': 'copy'}, {'VMFAULT_CHAOS': '20000'}:
+            for word in 'refuse-memfd', 'refuse-madvise':
+                got = run(GUEST, word, 'try-to-fork', env=dict(self.LITTLE, **more))
+                self.assertEqual((got.stdout, got.returncode),
+                                 ('forks 20 Cannot allocate memory\nmemory 1 1\n', 2), (word, got.stderr))
+                self.assertRegex(got.stderr, confined)
+            got = run(GUEST, 'few-descriptors', 'try-to-fork', 'many-descriptors', env=dict(self.LITTLE, **more))
+            self.assertEqual((got.stdout, got.stderr, got.returncode),
+                             ('forks 20 Resource temporarily unavailable\n' + self.GOOD, '', 0))
+
     def test_limits_are_handed_on(self):
         """A shell that sets them runs on, and what it runs has them."""
         script = 'ulimit -v 4000000; ulimit -v; ulimit -Hv; nosuchprogram; x=$(echo a | cat); echo $x $(ulimit -v); ' \
@@ -369,7 +384,7 @@ class Guest(unittest.TestCase):
     def test_a_file_does_not_grow_past_its_limit(self):
         code = 'import os, resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); ' \
             'resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 8192)); print(resource.getrlimit(resource.RLIMIT_FSIZE)); ' \
-            'f = os.memfd_create("f"); print(os.pwrite(f, bytes(5000), 0)); os.fork(); print(os.pwrite(f, bytes(9), 4090))'
+            'f = os.memfd_create("f"); print(os.pwrite(f, bytes(5000), 0)); os.fork() and os.wait(); print(os.pwrite(f, bytes(9), 4090))'
         native = run(sys.executable, '-c', code, preload=False)
         got = run(sys.executable, '-c', code, env=dict(LIMIT, VMFAULT_QUIET='1'))
         self.assertEqual((got.stdout, got.stderr, got.returncode), (native.stdout, native.stderr, native.returncode))

@@ -24,6 +24,7 @@
 #include <unistd.h>
 
 #include "../suite.h"
+#include "which_gate.h"
 
 #define PAGE	((size_t)4096)
 #define SIZE	((size_t)6 << 20)		/* more than the limit that this runs with */
@@ -698,7 +699,15 @@ START_TEST(transfers_larger_than_memory)
 	fill(p, SIZE, 3);
 	ck_assert_int_eq(write(fd, p, SIZE), (ssize_t)SIZE);
 	memset(q, 0, SIZE);
-	ck_assert_int_eq(preadv(fd, v, 2, 0), (ssize_t)SIZE);
+	if (sees_functions_only()) {
+		/* A vector may come short, as on a stream. */
+		ssize_t n = preadv(fd, v, 2, 0);
+
+		ck_assert_int_gt(n, 0);
+		ck_assert_int_eq(pread(fd, q + n, SIZE - (size_t)n, n), (ssize_t)SIZE - n);
+	} else {
+		ck_assert_int_eq(preadv(fd, v, 2, 0), (ssize_t)SIZE);
+	}
 	ck_assert(is_filled(q, SIZE, 3));
 	ck_assert_int_eq(read(fd, q, SIZE), 0);
 	free(p);
@@ -774,7 +783,8 @@ main(void)
 	tcase_add_test(t, a_raw_fork_is_one);
 	tcase_add_test(t, exec_starts_afresh);
 	tcase_add_test(t, all_threads_change_identity);
-	tcase_add_test(t, the_last_thread_ends_the_process);
+	if (!sees_functions_only())
+		tcase_add_test(t, the_last_thread_ends_the_process);
 	tcase_add_test(t, pages_can_be_protected);
 	tcase_add_test(t, pages_can_be_given_up);
 	tcase_add_test(t, pages_can_be_locked);
