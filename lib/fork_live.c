@@ -93,7 +93,6 @@ fork_live_begin(void)
 	struct generation *g;
 	int error;
 
-	(void)fork_live_tend();
 	error = unmap_token();
 	if (error != 0)
 		return error;

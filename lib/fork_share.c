@@ -147,6 +147,8 @@ fork_share_mark(void)
 	struct vm_map *map;
 	int error = 0;
 
+	/* Before: with the last child's generation goes what is known to be common. */
+	(void)fork_live_tend();
 	for (uint32_t i = 0; (map = task_nth(i)) != NULL; i++, task_put(map))
 		for (va = map->base; error == 0 && va < map->end && next_shared(map, &va, &end); va = end)
 			error = mark_range(map, va, end);

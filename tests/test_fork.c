@@ -262,6 +262,30 @@ live(void *arg)
 	audit();
 }
 
+/* What a child that is gone had shared is known to be so when the next one comes. */
+static void
+write_number(void *arg)
+{
+	struct family *f = arg;
+
+	fill_pages(f->p, PAGES, f->key);
+}
+
+START_TEST(children_one_after_another_share)
+{
+	struct family f;
+
+	begin_with(0, 0, false);
+	f.p = alloc(PAGES);
+	expect(vmf_inherit(f.p, PAGES * PG, VMF_INHERIT_SHARE), 0);
+	for (f.key = 1; f.key <= FORKS && FORK_SHARES; f.key++) {
+		expect_good(forked(write_number, &f));
+		check_pages(f.p, PAGES, f.key);
+	}
+	stop();
+}
+END_TEST
+
 START_TEST(children_have_children)
 {
 	struct family me = { .depth = SANITIZED ? 2 : 4, .key = 7 };
@@ -795,6 +819,7 @@ main(void)
 	tcase_add_loop_test(t, what_is_paged_out_is_copied_too, 0, 3);
 	tcase_add_test(t, what_is_in_views_is_copied_too);
 	tcase_add_test(t, children_have_children);
+	tcase_add_test(t, children_one_after_another_share);
 	tcase_add_loop_test(t, the_child_sees_one_instant, 0, 2);
 	tcase_add_test(t, several_threads_fork);
 	tcase_add_test(t, wired_pages_stay_so_and_held_ones_do_not);

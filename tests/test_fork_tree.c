@@ -299,9 +299,10 @@ give_birth(void)
 	}
 	unlock();
 	/* All that is shared must be in memory, and may be more than there are frames. */
-	if (pid == -ENOMEM && me.limited && me.share)
+	if ((pid == -ENOMEM || pid == -EAGAIN) && me.limited && me.share)
 		return;
-	check(pid > 0);
+	if (pid < 0)
+		die("vmf_fork: %s", strerror(-pid));
 	me.child[me.born++] = pid;
 	if (pick(2) != 0)
 		await(me.born - 1);
