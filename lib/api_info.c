@@ -12,6 +12,7 @@
 #include "io.h"
 #include "kern/handle.h"
 #include "kern/slab.h"
+#include "fork.h"
 #include "physmem.h"
 #include "pmap.h"
 #include "snapshot.h"
@@ -201,6 +202,7 @@ compress_gauges(struct vmf_stats *s)
 void
 api_statistics(struct vmf_stats *s)
 {
+	struct physmem_freeze_counts fc;
 	struct physmem_counts pc;
 	struct swap_counts sc;
 
@@ -220,6 +222,11 @@ api_statistics(struct vmf_stats *s)
 	s->entries = vm_map_entry_count();
 	s->snapshots = snapshot_count();
 	s->snapshot_ns_max = snapshot_longest();
+	s->fork_ns_max = fork_longest();
+	physmem_freeze_counts(&fc);
+	s->frames_frozen = fc.frozen;
+	s->frames_private = fc.young;
+	s->frames_superseded = fc.superseded;
 	s->metadata = kmem_bytes();
 	swap_counts(&sc);
 	s->swap_size = sc.size;

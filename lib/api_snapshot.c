@@ -16,12 +16,42 @@
 #include "vmfault.h"
 
 #define RANGES_MAX	((size_t)1 << 20)	/* of one snapshot */
+#define RANGES_FEW	8u
+
+/*
+ * Room for so many: the caller's, or the library's, which is taken and given back inside of it, where no fork() can
+ * come in between.
+ */
+static struct vmf_range *
+ranges_alloc(struct vmf_range few[RANGES_FEW], size_t n)
+{
+	struct vmf_range *p = few;
+	sys_sigset_t old;
+
+	if (n > RANGES_FEW) {
+		trap_enter(&old);
+		p = kmem_alloc(n * sizeof(*p));
+		trap_leave(&old);
+	}
+	return p;
+}
+
+static void
+ranges_free(struct vmf_range *p, const struct vmf_range few[RANGES_FEW], size_t n)
+{
+	sys_sigset_t old;
+
+	if (p == few)
+		return;
+	trap_enter(&old);
+	kmem_free(p, n * sizeof(*p));
+	trap_leave(&old);
+}
 
 int
 vmf_snapshot_create(const struct vmf_range *ranges, size_t n, vmf_snapshot_t *snapshot)
 {
-	size_t bytes = n * sizeof(*ranges);
-	struct vmf_range *copy;
+	struct vmf_range few[RANGES_FEW], *copy;
 	vmf_snapshot_t name;
 	sys_sigset_t old;
 	int error = 0, tries = 0;
@@ -30,10 +60,10 @@ vmf_snapshot_create(const struct vmf_range *ranges, size_t n, vmf_snapshot_t *sn
 		return -ENODEV;
 	if (ranges == NULL || snapshot == NULL || n == 0 || n > RANGES_MAX)
 		return -EINVAL;
-	copy = kmem_alloc(bytes);
+	copy = ranges_alloc(few, n);
 	if (copy == NULL)
 		return -ENOMEM;
-	memcpy(copy, ranges, bytes);
+	memcpy(copy, ranges, n * sizeof(*copy));
 	for (size_t i = 0; i < n; i++)
 		if (!api_range_ok(copy[i].addr, copy[i].size))
 			error = -EINVAL;
@@ -44,7 +74,7 @@ vmf_snapshot_create(const struct vmf_range *ranges, size_t n, vmf_snapshot_t *sn
 		while (api_frames_for_wired(error, &tries));
 		trap_leave(&old);
 	}
-	kmem_free(copy, bytes);
+	ranges_free(copy, few, n);
 	if (error == 0)
 		*snapshot = name;
 	return error;

@@ -1,22 +1,24 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 
 /*
- * fork() with a copy.
+ * fork().
  *
  * The frames are a shared mapping, so the kernel's fork() would have parent and child write to the same
- * memory.  Here the parent makes a copy for the child before it forks; simple, right, and as dear
- * as there is memory.
+ * memory.  There are two ways out.  The child can SHARE the frames, of which none is written any more that both see:
+ * that takes the same time for any amount of memory, and is what fork_share.c does.  Or the parent makes a COPY for the
+ * child before it forks, which is simple, right, and as dear as there is memory.
  *
  *	parent						child
  *	1  keep threads out of the library, and wait
  *	   until it is empty; hold its own threads
  *	2  nobody may write: who does waits at 1
- *	3  a new memfd with every frame's bytes, a new
- *	   swap file with every slot's
- *	4  hide the managed memory from the child
+ *	3  copy: a new memfd with every frame's bytes;
+ *	   share: freeze the frames.  A new swap
+ *	   file with every slot's bytes
+ *	4  copy: hide the managed memory from the child
  *	   ------------ clone() ------------>
  *	5  wait					5  its frames and swap are the new ones
- *						6  managed memory: reserved, nothing mapped
+ *						6  copy: managed memory is reserved, nothing mapped
  *						7  tell the parent
  *	8  show it again, let everybody go on		8  new threads for the library
  *
@@ -42,6 +44,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "fork_share.h"
 #include "io.h"
 #include "kern/alone.h"
 #include "kern/assert.h"
@@ -69,13 +72,15 @@
 #define LOOK_NS		((int64_t)1000 * 1000)
 #define TOLD		"ok"
 #define SPARES		64u
+#define SHARED_TRIES	10u		/* to have all in memory that is shared for good */
 
 static struct {
 	_Atomic uint32_t n;
 } __attribute__((__aligned__(64))) inside[SLOTS];
 
 static _Atomic bool enabled;
-static bool hand;
+static bool hand, may_share;
+static _Atomic uint64_t longest;
 static _Atomic bool closed;		/* a fork is being made: only one at a time */
 
 /* Guarded by `closed': whoever closed it, and in the child, where there is nobody else. */
@@ -84,6 +89,8 @@ static struct {
 	int answer[2];			/* a pipe from child to parent */
 	_Atomic bool child;		/* we are that, and whole but for threads */
 	uint64_t budget;		/* what it is, or is to be with threads */
+	bool share;			/* this fork shares frames */
+	uint64_t began;			/* when other threads were kept out */
 	sys_sigset_t mask;		/* the forking thread's */
 } f;
 
@@ -191,7 +198,6 @@ close_library(void)
 static void
 open_library(void)
 {
-	atomic_store(&spare_lock, false);
 	mine = false;
 	atomic_store(&closed, false);
 	event_wake(&closed);
@@ -325,14 +331,63 @@ close_files(void)
 }
 
 static void
-go_on(void)
+reopen(void)
 {
-	(void)inherit(true);
 	vm_homecoming_hold(false);
 	vm_view_go_on();
 	pmap_go_on();
 	vm_pageout_go_on();
 	open_library();
+}
+
+static void
+go_on(void)
+{
+	if (!f.share)
+		(void)inherit(true);
+	atomic_store(&spare_lock, false);
+	reopen();
+}
+
+/*
+ * Close it when all is in memory that the child shares for good: others may undo that until then.
+ * => 0 or -errno, and not closed
+ */
+static int
+close_with_shared(void)
+{
+	for (uint32_t tries = 0; tries < SHARED_TRIES; tries++) {
+		int error;
+
+		fork_enter();
+		error = fork_share_fetch();
+		fork_leave();
+		if (error != 0)
+			return error;
+		f.began = sys_clock();
+		close_library();
+		f.share = may_share && fork_can_share();
+		error = fork_share_mark();
+		/* A copy is no way to share. */
+		if (error == 0 && !f.share && physmem_has_common())
+			error = -ENOMEM;
+		if (error == 0)
+			return 0;
+		reopen();
+		if (error != -EAGAIN)
+			return error;
+	}
+	return -EAGAIN;
+}
+
+static int
+copy_prepare(void)
+{
+	int error = settle_views();
+
+	if (error == 0)
+		error = take_rights();
+	return error != 0 ? error : physmem_copy_all(&f.memory);
 }
 
 int
@@ -344,7 +399,11 @@ fork_prepare(void)
 	if (!atomic_load(&enabled))
 		return 0;
 	sys_block(&mask);
-	close_library();
+	error = close_with_shared();
+	if (error != 0) {
+		sys_setmask(&mask);
+		return error;
+	}
 	f.mask = mask;
 	atomic_store(parent, true);
 	f.memory = f.swap = f.answer[0] = f.answer[1] = -1;
@@ -353,17 +412,16 @@ fork_prepare(void)
 	lock_spares();
 	error = sys_pipe(f.answer);
 	if (error == 0)
-		error = settle_views();
-	if (error == 0)
-		error = take_rights();
-	if (error == 0)
-		error = physmem_copy_all(&f.memory);
-	if (error == 0)
+		error = f.share ? fork_share_prepare(&f.memory) : copy_prepare();
+	if (error == 0) {
 		error = swap_copy_all(&f.swap);
-	if (error == 0)
-		error = inherit(false);
-	if (error == 0)
-		return 0;
+		if (error == 0 && !f.share)
+			error = inherit(false);
+		if (error == 0)
+			return 0;
+		if (f.share)
+			fork_share_parent(true);
+	}
 	close_files();
 	go_on();
 	sys_setmask(&mask);
@@ -384,6 +442,22 @@ await_child(void)
 		;
 }
 
+static void
+took(uint64_t ns)
+{
+	vm_count(v_forks);
+	vm_count_n(v_fork_ns, ns);
+	/* One fork at a time. */
+	if (ns > atomic_load_explicit(&longest, memory_order_relaxed))
+		atomic_store_explicit(&longest, ns, memory_order_relaxed);
+}
+
+uint64_t
+fork_longest(void)
+{
+	return atomic_load_explicit(&longest, memory_order_relaxed);
+}
+
 void
 fork_parent(bool failed)
 {
@@ -391,11 +465,17 @@ fork_parent(bool failed)
 
 	if (!mine)
 		return;
-	if (!failed)
+	if (!failed && (!f.share || fork_share_is_written()))
 		await_child();
+	if (f.share)
+		fork_share_parent(failed);
 	close_files();
+	took(sys_clock() - f.began);
 	go_on();
 	sys_setmask(&mask);
+	/* Somebody has to see when the child is gone. */
+	if (f.share)
+		vm_pageout_trim();
 }
 
 /*
@@ -469,16 +549,12 @@ forget_mappings(struct vm_map *map)
 		give_up("wired memory cannot be mapped", error);
 }
 
-void
-fork_child(void)
+static void
+copy_child(void)
 {
-	sys_sigset_t mask = f.mask;
 	struct vm_map *map;
 	int error;
 
-	if (!mine || atomic_load(parent))
-		return;
-	atomic_store(parent, true);
 	/* First, lest the kernel put something else there. */
 	FOREACH_MAP(map, i)
 		reserve(map);
@@ -488,18 +564,46 @@ fork_child(void)
 	error = physmem_forked(f.memory);
 	if (error != 0)
 		give_up("there is no window onto its frames", error);
+	FOREACH_MAP(map, i)
+		forget_mappings(map);
+}
+
+static void
+share_child(void)
+{
+	int error;
+
+	forget_threads();
+	window_forked();
+	error = fork_share_child(f.memory);
+	if (error != 0)
+		give_up("it cannot have frames of its own", error);
+}
+
+void
+fork_child(void)
+{
+	sys_sigset_t mask = f.mask;
+
+	if (!mine || atomic_load(parent))
+		return;
+	atomic_store(parent, true);
+	/* Nobody can page out for us until we have threads. */
+	physmem_set_budget(UINT32_MAX);
+	if (f.share)
+		share_child();
+	else
+		copy_child();
 	swap_forked_copy(f.swap);
 	pmap_views_forked(true);
 	vm_publish_forked();
 	vm_meter_reset();
-	FOREACH_MAP(map, i)
-		forget_mappings(map);
-	/* Nobody can page out for us until we have threads. */
-	physmem_set_budget(UINT32_MAX);
+	atomic_store(&longest, 0);
 	(void)sys_write(f.answer[1], TOLD, 1);
 	f.memory = f.swap = -1;
 	close_files();
 	atomic_store(&f.child, true);
+	atomic_store(&spare_lock, false);
 	open_library();
 	sys_setmask(&mask);
 }
@@ -523,11 +627,14 @@ fork_child_threads(void)
 	if (error != 0)
 		give_up("there are no threads for it", error);
 	physmem_set_budget(f.budget);
+	fork_enter();
+	fork_share_none();
+	fork_leave();
 	return true;
 }
 
 int
-fork_enable(bool by_hand)
+fork_enable(bool by_hand, bool share)
 {
 	int error;
 
@@ -542,6 +649,7 @@ fork_enable(bool by_hand)
 		parent = p;
 	}
 	hand = by_hand;
+	may_share = share;
 	atomic_store(&enabled, true);
 	return 0;
 }

@@ -25,7 +25,12 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-int fork_enable(bool by_hand);		/* => the library runs, and no other thread of the program's.  0 or -errno */
+/*
+ * share: a child may share frames with its parent until one of them writes (else it gets a copy at once).
+ * => the library runs, and no other thread of the program's.  0 or -errno
+ */
+int fork_enable(bool by_hand, bool share);
+uint64_t fork_longest(void);		/* nanoseconds */
 bool fork_by_hand(void);
 
 /*

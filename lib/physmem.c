@@ -32,6 +32,7 @@ struct extent {
 };
 
 struct physmem pm;
+vm_pfn_t physmem_base;
 
 const char physmem_freed, physmem_plenty;
 
@@ -107,6 +108,7 @@ extent_alloc(uint32_t npages, uint32_t align)
 				avl_insert(&pm.free, &e->node);
 			}
 		}
+		pm.high = MAX(pm.high, (uint32_t)(base + npages));
 		return (vm_pfn_t)base;
 	}
 	return 0;
@@ -125,6 +127,7 @@ physmem_init(uint64_t budget_pages, uint64_t max_span)
 	int error;
 
 	memset(&pm, 0, sizeof(pm));
+	physmem_base = 0;
 	kmutex_init(&pm.lock, RANK_PHYSMEM);
 	slab_init(&pm.extents, "extent", sizeof(struct extent), 8);
 	pm.budget = budget_pages;
@@ -175,9 +178,24 @@ physmem_fini(void)
 		slab_free(&pm.extents, container_of(n, struct extent, node));
 	}
 	window_fini();
+	freeze_fini();
 	(void)sys_munmap(pm.used, bitmaps_bytes());
 	slab_fini(&pm.extents);
+	while (pm.nolder > 0)
+		(void)sys_close(pm.older[--pm.nolder].fd);
 	(void)sys_close(pm.fd);
+}
+
+/* Ours, and those that were inherited. */
+static int
+windows(void)
+{
+	int error = window_init(pm.fd, pm.nframes);
+
+	for (uint32_t i = 0; i < pm.nolder && error == 0; i++)
+		error = window_part(pm.older[i].fd, pm.older[i].base,
+		    i + 1 < pm.nolder ? pm.older[i + 1].base : physmem_base, pm.common != NULL);
+	return error;
 }
 
 int
@@ -185,13 +203,80 @@ physmem_forked(int fd)
 {
 	(void)sys_close(pm.fd);
 	pm.fd = fd;
-	return window_init(fd, pm.nframes);
+	return windows();
 }
 
 int
 physmem_fd(void)
 {
 	return pm.fd;
+}
+
+int
+physmem_fd_of(vm_pfn_t pfn)
+{
+	int fd = pm.fd;
+
+	for (uint32_t i = pm.nolder; i > 0 && pfn < (i < pm.nolder ? pm.older[i].base : physmem_base); i--)
+		fd = pm.older[i - 1].fd;
+	return fd;
+}
+
+/* Where a child's frames are going to begin. */
+static vm_pfn_t
+next_base(void)
+{
+	uint64_t align = (uint64_t)1 << HUGE_SHIFT;
+
+	return (vm_pfn_t)(((uint64_t)physmem_base + pm.high + align) & ~(align - 1));
+}
+
+bool
+physmem_can_inherit(void)
+{
+	uint64_t room = next_base();
+
+	return pm.nolder < OLDER_MOST && room + 2 * (uint64_t)pm.high + LEAST_SPACE <= pm.nframes;
+}
+
+int
+physmem_another(void)
+{
+	uint64_t size = pm.nframes << PAGE_SHIFT;
+	int error, fd;
+
+	/* Past this limit ftruncate() would raise SIGXFSZ. */
+	if (sys_file_limit() < size)
+		return -ENOMEM;
+	fd = sys_memfd("vmfault");
+	if (fd < 0)
+		return fd;
+	error = sys_ftruncate(fd, size);
+	if (error != 0)
+		(void)sys_close(fd);
+	return error != 0 ? error : fd;
+}
+
+int
+physmem_inherit(int fd)
+{
+	vm_pfn_t base = next_base();
+	struct extent *e;
+
+	pm.older[pm.nolder].base = physmem_base;
+	pm.older[pm.nolder++].fd = pm.fd;
+	pm.fd = fd;
+	/* What was never taken lies at the end, in one piece, and is shorter now. */
+	e = container_of(avl_find_le(&pm.free, MAX(pm.high, 1)), struct extent, node);
+	e->npages = (uint32_t)(pm.nframes - base - e->node.key);
+	physmem_base = base;
+	freeze_forked();
+	(void)sys_madvise(pm.used, bitmaps_bytes(), MADV_DONTNEED);
+	pm.nused = pm.ndirty = pm.least = pm.surplus = pm.interval_end = 0;
+	pm.nknown = pm.npunching = 0;
+	pm.hand = 0;
+	pm.flushing = false;
+	return windows();
 }
 
 bool
@@ -227,22 +312,19 @@ stray_alloc(void)
 {
 	for (int tries = 0; tries < 64; tries++) {
 		for (; pm.stray < pm.stray_end; pm.stray++)
-			if (!test_bit(pm.used, pm.stray))
-				return pm.stray++;
+			if (!test_bit(pm.used, physmem_base + pm.stray))
+				return physmem_base + pm.stray++;
 		pm.stray = extent_alloc(STRAY_RUN, 1);
 		if (pm.stray == 0)
 			break;
 		pm.stray_end = pm.stray + STRAY_RUN;
 	}
 	/* Every run is reserved or full of strangers: look everywhere. */
-	for (uint64_t i = 0; i < pm.nframes / 64; i++) {
-		if (~pm.used[i] == 0)
-			continue;
-		vm_pfn_t pfn = (vm_pfn_t)(i * 64 + (uint64_t)__builtin_ctzll(~pm.used[i]));
-		if (pfn != 0)
-			return pfn;
-		if (~(pm.used[0] | 1) != 0)
-			return (vm_pfn_t)__builtin_ctzll(~(pm.used[0] | 1));
+	for (uint64_t i = physmem_base / 64; i < pm.nframes / 64; i++) {
+		uint64_t used = pm.used[i] | (i == physmem_base / 64);	/* the first one is no frame */
+
+		if (~used != 0)
+			return (vm_pfn_t)(i * 64 + (uint64_t)__builtin_ctzll(~used));
 	}
 	return 0;
 }
@@ -313,8 +395,7 @@ physmem_alloc(vm_pfn_t want, enum physmem_fill fill)
 		dirty_take(pfn);
 	} else {
 		set_bit(pm.fresh, pfn);
-		set_bit(pm.used, pfn);
-		pm.nused++;
+		mark_used(pfn);
 	}
 	physmem_note_low();
 	kmutex_unlock(&pm.lock);
@@ -342,9 +423,8 @@ physmem_alloc_row(vm_pfn_t want, uint32_t n, bool *clean)
 			dirty_take(want + got);
 			continue;
 		}
-		set_bit(pm.used, want + got);
+		mark_used(want + got);
 		set_bit(pm.fresh, want + got);
-		pm.nused++;
 	}
 	physmem_note_low();
 	kmutex_unlock(&pm.lock);
@@ -355,8 +435,10 @@ void
 physmem_unalloc_row(vm_pfn_t pfn, uint32_t n)
 {
 	kmutex_lock(&pm.lock);
-	for (uint32_t i = 0; i < n; i++)
+	for (uint32_t i = 0; i < n; i++) {
+		(void)freeze_forget(pfn + i);
 		clear_bit(pm.used, pfn + i);
+	}
 	pm.nused -= n;
 	physmem_note_low();
 	kmutex_unlock(&pm.lock);
@@ -465,7 +547,7 @@ physmem_used(vm_pfn_t pfn)
 	bool used;
 
 	kmutex_lock(&pm.lock);
-	used = test_bit(pm.used, pfn);
+	used = physmem_is_inherited(pfn) || test_bit(pm.used, pfn);
 	kmutex_unlock(&pm.lock);
 	return used;
 }

@@ -25,13 +25,16 @@
  *
  * used + dirty frames never exceed the budget, except while that is being made smaller: then no frame is
  * given out until they fit.
+ *
+ * A process that was forked, and shares its parent's frames (physmem_freeze.c), has a memfd of its own for what it
+ * takes; its frames are numbered from physmem_base on.  Lower ones are INHERITED: they can be read, and that is all.
  */
 
 #include "kern/types.h"
 
 /* A reserved run of frames.  Guarded by the lock of the object that owns it. */
 struct physmem_home {
-	vm_pfn_t base;		/* first frame */
+	vm_pfn_t base;		/* first frame, counted from where this process's begin: physmem_at() */
 	uint32_t npages;	/* 0: none */
 };
 
@@ -44,8 +47,58 @@ enum physmem_fill {
 int physmem_init(uint64_t budget_pages, uint64_t max_span);	/* 0 or -errno */
 void physmem_fini(void);
 int physmem_fd(void);
+int physmem_fd_of(vm_pfn_t);		/* where that frame lies, at its number times the size of a page */
 
-/* physmem_fork.c: another memfd, which holds what this one does in frames that are used.  0 or -errno */
+extern vm_pfn_t physmem_base;		/* constant, but in a forked child */
+
+static inline vm_pfn_t
+physmem_at(const struct physmem_home *home)
+{
+	return physmem_base + home->base;
+}
+
+static inline bool
+physmem_is_inherited(vm_pfn_t pfn)
+{
+	return pfn < physmem_base;
+}
+
+/*
+ * physmem_freeze.c: while a child sees them, frames that were in use at the fork stay as they are.
+ *
+ * physmem_freeze()	all that are used are FROZEN: not to be written, and freed only for us.  A newer one covers
+ *			all that the older ones do.  *id: its name; a number that lives is made wider.  0 or -ENOMEM
+ * physmem_freeze_end()	... but for what was made young: frames that are given out from now on are free to be written
+ * physmem_thaw()	nobody needs it any more
+ */
+#define PHYSMEM_FREEZES	8u		/* that can live at the same time */
+int physmem_freeze(uint32_t *id);
+void physmem_freeze_end(void);
+void physmem_thaw(uint32_t id);
+void physmem_make_young(vm_pfn_t);	/* it is not frozen: nobody else sees it */
+/*
+ * All processes that see it write it (VMF_INHERIT_SHARE): it is not frozen, nor is it given to anybody else while one of
+ * them lives.  => used, not young; the library is closed
+ * false: no memory
+ */
+bool physmem_make_common(vm_pfn_t);
+bool physmem_is_common(vm_pfn_t);
+bool physmem_has_common(void);
+bool physmem_is_frozen(vm_pfn_t);	/* inherited, or frozen, and not common; a hint that may be late to see a thaw */
+bool physmem_any_frozen(vm_pfn_t, uint32_t n);
+struct physmem_freeze_counts {
+	uint64_t frozen, young, superseded;	/* frames */
+	uint32_t live;				/* freezes */
+};
+void physmem_freeze_counts(struct physmem_freeze_counts *);
+/* Is there room for another process's frames above ours? */
+bool physmem_can_inherit(void);
+/* A memfd for a child's frames.  A descriptor or -errno */
+int physmem_another(void);
+/* In the child: our frames are inherited, and that is where new ones are.  0 or -errno */
+int physmem_inherit(int fd);
+
+/* physmem_fork.c: another memfd, which holds what ours does in frames that are used.  0 or -errno */
 int physmem_copy_all(int *fd);
 int physmem_copy_frame(int fd, vm_pfn_t);	/* one frame's bytes; 0 or -errno */
 /* In a forked child: that is the memfd from now on.  => the old window is gone.  0 or -errno */

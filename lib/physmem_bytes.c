@@ -14,7 +14,7 @@
 bool
 physmem_is_zero(vm_pfn_t pfn)
 {
-	int64_t off = (int64_t)pfn << PAGE_SHIFT, data = sys_seek_data(pm.fd, off);
+	int64_t off = (int64_t)pfn << PAGE_SHIFT, data = sys_seek_data(physmem_fd_of(pfn), off);
 	const uint64_t *p;
 	bool zero = true;
 

@@ -170,8 +170,7 @@ dirty_take(vm_pfn_t pfn)
 {
 	clear_bit(pm.dirty, pfn);
 	clear_bit(pm.fresh, pfn);
-	set_bit(pm.used, pfn);
-	pm.nused++;
+	mark_used(pfn);
 	fewer(1);
 }
 
@@ -230,9 +229,8 @@ physmem_recycle(uint32_t n, vm_pfn_t *base)
  * Freeing
  */
 
-/* => lock held */
-static void
-free_one(vm_pfn_t pfn)
+void
+dirty_free(vm_pfn_t pfn)
 {
 	KASSERT_ALWAYS(test_bit(pm.used, pfn));
 	KASSERT(!test_bit(pm.dirty, pfn));
@@ -260,7 +258,8 @@ physmem_free_many(const vm_pfn_t *pfn, uint32_t n)
 
 	kmutex_lock(&pm.lock);
 	for (uint32_t i = 0; i < n; i++) {
-		free_one(pfn[i]);
+		if (!physmem_is_inherited(pfn[i]) && !freeze_keeps(pfn[i]))
+			dirty_free(pfn[i]);
 		plenty |= pm.nused % PLENTY_STEP == 0;
 	}
 	physmem_note_low();

@@ -5,7 +5,8 @@
  *
  * The memfd is sparse, and may be so large that not even its bitmaps can be walked in good time: the kernel
  * knows where its data is.  Of that only frames that are used are copied; what dirty frames hold is
- * nobody's.  A frame that is used and was never touched has no data, and reads as zeros in both.
+ * nobody's.  A frame that is used and was never touched has no data, and reads as zeros in both.  Inherited frames need
+ * no copy: the child inherits them as well.
  */
 
 #include <errno.h>
@@ -22,6 +23,21 @@ write_all(int fd, const char *p, size_t len, uint64_t offset)
 {
 	while (len > 0) {
 		int64_t n = sys_pwrite(fd, p, len, offset);
+
+		if (n <= 0)
+			return n == 0 ? -EIO : (int)n;
+		p += n;
+		len -= (size_t)n;
+		offset += (uint64_t)n;
+	}
+	return 0;
+}
+
+static int
+read_all(int fd, char *p, size_t len, uint64_t offset)
+{
+	while (len > 0) {
+		int64_t n = sys_pread(fd, p, len, offset);
 
 		if (n <= 0)
 			return n == 0 ? -EIO : (int)n;
@@ -105,13 +121,14 @@ int
 physmem_copy_frame(int fd, vm_pfn_t pfn)
 {
 	char *buf = kmem_alloc(PAGE_SIZE);
-	int64_t n;
+	uint64_t at = (uint64_t)pfn << PAGE_SHIFT;
 	int error;
 
 	if (buf == NULL)
 		return -ENOMEM;
-	n = sys_pread(physmem_fd(), buf, PAGE_SIZE, (uint64_t)pfn << PAGE_SHIFT);
-	error = n < 0 ? (int)n : write_all(fd, buf, PAGE_SIZE, (uint64_t)pfn << PAGE_SHIFT);
+	error = read_all(physmem_fd(), buf, PAGE_SIZE, at);
+	if (error == 0)
+		error = write_all(fd, buf, PAGE_SIZE, at);
 	kmem_free(buf, PAGE_SIZE);
 	return error;
 }

@@ -368,6 +368,11 @@ pmap_protect(struct pmap *pmap, vm_offset_t s, vm_offset_t e, vm_prot_t prot, un
 		const struct pmap_leaf *l;
 		size_t parked;
 
+		if (pmap->dir[i >> DIR_SHIFT] == NULL) {
+			limit_flush(pmap, &run);
+			stop = (i | (((size_t)1 << DIR_SHIFT) - 1)) + 1;
+			continue;
+		}
 		stop = MIN((i | (PMAP_LEAF_PAGES - 1)) + 1, end);
 		if (leaf_is_parked(pmap, i)) {
 			limit_flush(pmap, &run);
@@ -376,7 +381,8 @@ pmap_protect(struct pmap *pmap, vm_offset_t s, vm_offset_t e, vm_prot_t prot, un
 		l = leaf_of(pmap, i);
 		if (l != NULL && l->view) {
 			limit_flush(pmap, &run);
-			stop = view_limit(pmap, i, end, prot);
+			if (!(flags & PMAP_KEEP_VIEWS))
+				stop = view_limit(pmap, i, end, prot);
 			continue;
 		}
 		parked = i % PMAP_LEAF_PAGES == 0 ? park(pmap, i, end, &may_park) : 0;
@@ -576,6 +582,35 @@ pmap_count_runs(struct pmap *pmap)
 	n = 1 + boundaries(pmap, 0, (pmap->size >> PAGE_SHIFT) - 1);
 	kmutex_unlock(&pmap->lock);
 	return n;
+}
+
+vm_offset_t
+pmap_next_write(struct pmap *pmap, vm_offset_t va, pt_entry_t *pte)
+{
+	size_t n = pmap->size >> PAGE_SHIFT, i;
+	const struct pmap_leaf *l;
+
+	kmutex_lock(&pmap->lock);
+	for (i = index_of(pmap, va); i < n; i = (i | (PMAP_LEAF_PAGES - 1)) + 1) {
+		size_t end = MIN((i | (PMAP_LEAF_PAGES - 1)) + 1, n);
+
+		if (pmap->dir[i >> DIR_SHIFT] == NULL) {
+			i |= ((size_t)1 << DIR_SHIFT) - 1;
+			continue;
+		}
+		l = leaf_is_parked(pmap, i) ? NULL : leaf_of(pmap, i);
+		if (l == NULL || l->nwrite == 0)
+			continue;
+		i = next_write(l, i, end);
+		if (i < end) {
+			*pte = l->pte[i % PMAP_LEAF_PAGES];
+			kmutex_unlock(&pmap->lock);
+			return va_of(pmap, i);
+		}
+		i = end - 1;
+	}
+	kmutex_unlock(&pmap->lock);
+	return 0;
 }
 
 vm_offset_t

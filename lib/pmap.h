@@ -151,6 +151,7 @@ enum kern_return pmap_enter(struct pmap *, vm_offset_t va, uint32_t n, pt_entry_
     uint32_t *entered);
 
 #define PMAP_KEEP_WIRED	1u	/* leave wired pages as they are */
+#define PMAP_KEEP_VIEWS	2u	/* ... and private views: nothing that is written there reaches a frame */
 
 /* Take rights away: keep at most prot in [s, e). */
 void pmap_protect(struct pmap *, vm_offset_t s, vm_offset_t e, vm_prot_t prot, unsigned flags);
@@ -195,6 +196,8 @@ bool pmap_mappings_short(void);			/* near the budget: enter what takes few */
 uint64_t pmap_count_runs(struct pmap *);
 /* Does it take two mappings for neighbours of which these are the ptes? */
 bool pte_boundary(pt_entry_t, pt_entry_t);
+/* The first address from va on that can be written, but for private views, and its pte; 0: none. */
+vm_offset_t pmap_next_write(struct pmap *, vm_offset_t va, pt_entry_t *pte);
 /* The first address from va on whose pte is not 0, and that pte; 0: none. */
 vm_offset_t pmap_next(struct pmap *, vm_offset_t va, pt_entry_t *pte);
 

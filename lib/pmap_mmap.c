@@ -36,7 +36,7 @@ mmap_map(vm_offset_t va, size_t n, vm_pfn_t pfn, unsigned pte_prot)
 
 	vm_count(v_map_calls);
 	p = sys_mmap((void *)va, len, kernel_prot(pte_prot), MAP_SHARED | MAP_FIXED | MAP_NORESERVE,
-	    physmem_fd(), (uint64_t)pfn << PAGE_SHIFT);
+	    physmem_fd_of(pfn), (uint64_t)pfn << PAGE_SHIFT);
 	if (sys_is_err(p))
 		return sys_err(p);
 	/* It changes nothing but dumps, so a refusal changes nothing that matters. */

@@ -176,7 +176,7 @@ pmap_view_open(struct pmap *pmap, vm_offset_t va, vm_pfn_t pfn, size_t leaves)
 		uint64_t before = leaves > 1 ? ends(pmap, i, j) : boundaries(pmap, i, j);
 
 		vm_count(v_map_calls);
-		ok = !sys_is_err(map_private((void *)va, leaves * LEAF_SIZE, physmem_fd(), pfn));
+		ok = !sys_is_err(map_private((void *)va, leaves * LEAF_SIZE, physmem_fd_of(pfn), pfn));
 		if (!ok)
 			must_unmap(pmap, i, j);
 		for (size_t k = i; ok && k < j; k += PMAP_LEAF_PAGES, pfn += PMAP_LEAF_PAGES) {

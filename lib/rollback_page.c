@@ -144,6 +144,8 @@ chain_copy_back(const struct chain *ch, vm_pindex_t i, bool really)
 		return false;
 	if (!really)
 		return true;
+	if (physmem_is_frozen(to->pfn) && !vm_page_own(to))
+		return false;
 	written = copy_if_differs(from, to);
 	if (written)
 		to->flags = (uint16_t)((to->flags & ~(PG_FREE | PG_HOLE)) | PG_MODIFIED);
@@ -170,7 +172,7 @@ chain_enter_hot(const struct chain *ch, struct vm_map *map, const struct vm_map_
 			struct vm_page *m = target(ch, i + k + run);
 
 			if (m == NULL || (m->flags & (PG_WRITTEN | PG_HOT | PG_MODIFIED)) !=
-			    (PG_WRITTEN | PG_HOT | PG_MODIFIED))
+			    (PG_WRITTEN | PG_HOT | PG_MODIFIED) || physmem_is_frozen(m->pfn))
 				break;
 			m->flags |= PG_REFERENCED;
 			pte[run] = PTE_MAKE(m->pfn, e->protection);

@@ -242,6 +242,9 @@ own_page(struct faultstate *fs, struct vm_page *m, struct vm_object *c, bool uns
 		    !vm_fault_push_page(c, m);
 	if (owed || !(m->flags & PG_MODIFIED) || (fs->first_object->flags & OBJ_CUT))
 		rights &= ~PTE_W;
+	if ((rights & PTE_W) && physmem_is_frozen(m->pfn) &&
+	    (!make || !(fs->fault_type & VM_PROT_WRITE) || !vm_page_own(m)))
+		rights &= ~PTE_W;
 	if ((rights & PTE_W) && make && (fs->fault_type & VM_PROT_WRITE))
 		vm_written_add(m);
 	else if (vm_written_would(m))
@@ -517,7 +520,7 @@ vm_cluster_enter(struct faultstate *fs, struct vm_cluster *cl)
 		if (lo <= fs->first_pindex && fs->first_pindex < hi) {
 			home_lo = entry_start(e) + ((vm_offset_t)(lo - e->map.offset) << PAGE_SHIFT);
 			home_hi = entry_start(e) + ((vm_offset_t)(hi - e->map.offset) << PAGE_SHIFT);
-			home_pfn = home.base + (vm_pfn_t)(lo - home_first);
+			home_pfn = physmem_at(&home) + (vm_pfn_t)(lo - home_first);
 		}
 	}
 	result = pmap_enter(fs->map->pmap, cl->va, cl->hi - cl->lo, cl->pte, cl->centre,

@@ -142,7 +142,7 @@ vm_dense_push(struct faultstate *fs, struct vm_object *c)
 	/* More than a share of what is left is not worth a guess. */
 	if (fs->first_pindex < in_leaf || physmem_free_count() / 4 < PMAP_LEAF_PAGES || !pmap_dense(pmap, leaf_va) ||
 	    !vm_view_is_eligible(fs, c, leaf_va, 1) || (pfn = vm_view_row(o, lo, PART, fs->m)) == 0 ||
-	    !vm_dense_give(o, lo, PART, c))
+	    physmem_any_frozen(pfn, PART) || !vm_dense_give(o, lo, PART, c))
 		return false;
 	written(o, lo, PART);
 	for (uint32_t k = 0; k < PART; k++)

@@ -13,6 +13,7 @@
  *		  or past the end: zeros
  *	cow	  found below, and it is a write: COPY UP into first_m
  *	push	  first_object has a copy that lacks the page: PUSH the old contents to it
+ *	own	  a forked child sees the frame: copy the page to another
  *	relookup  the map was unlocked on the way: is all as it was?
  *	enter	  with every object from first_object to the page's locked: recheck what a copy
  *		  taken meanwhile could have changed, map the page and its neighbours
@@ -360,21 +361,25 @@ fault_viewed(struct faultstate *fs)
 }
 
 /*
- * The page has to be pushed to a copy.  Can all of its leaf be: at once, or by the kernel, a page
- * at a time?  => as fault_push()
+ * The page has to be pushed to a copy, or its frame is frozen.  Can all of its leaf be pushed at once, or the kernel copy
+ * it, a page at a time?  => as fault_push()
  */
 static enum kern_return
 fault_leaf(struct faultstate *fs)
 {
 	struct vm_object *c = vm_fault_copy_of(fs->first_object, fs->first_pindex);
-	bool done;
+	bool frozen = physmem_is_frozen(fs->m->pfn), done;
 
-	if (c == NULL || fs->map == NULL || !fs->lookup_valid || fs->io_buf != NULL || fs->wired || fs->ahead > 1 ||
+	if ((c == NULL && !frozen) || fs->map == NULL || !fs->lookup_valid || fs->io_buf != NULL || fs->wired || fs->ahead > 1 ||
 	    (fs->flags & (VM_FAULT_WIRE | VM_FAULT_FORCE | VM_FAULT_THAW)) || !pmap_has_views() ||
-	    !vm_object_lock_try(c))
+	    (c != NULL && !vm_object_lock_try(c)))
 		return KERN_SUCCESS;
-	done = vm_fault_copy_lacks(c, fs->first_pindex) && (vm_dense_push(fs, c) || vm_view_open(fs, c));
-	vm_object_unlock(c);
+	if (frozen)
+		done = vm_view_open(fs, c);
+	else
+		done = vm_fault_copy_lacks(c, fs->first_pindex) && (vm_dense_push(fs, c) || vm_view_open(fs, c));
+	if (c != NULL)
+		vm_object_unlock(c);
 	if (!done)
 		return KERN_SUCCESS;
 	release_page(&fs->m);
@@ -653,6 +658,19 @@ fault_push(struct faultstate *fs)
 }
 
 /*
+ * Before a write to a page of first_object: a forked child may see its frame.
+ * => as fault_push()
+ */
+static enum kern_return
+fault_own(struct faultstate *fs)
+{
+	if (likely(!physmem_is_frozen(fs->m->pfn)) || vm_page_own(fs->m))
+		return KERN_SUCCESS;
+	release_page(&fs->m);
+	return wait_frame(fs);
+}
+
+/*
  * The map was unlocked: see whether it still says the same.  No write is asked for, so as not to make a
  * shadow here; if writing has become impossible, the page is entered without, and the next
  * fault sees to it.
@@ -820,6 +838,8 @@ fault_enter(struct faultstate *fs)
 				return wait_cut(fs);
 			result = fault_push(fs);
 			if (result == KERN_SUCCESS)
+				result = fault_own(fs);
+			if (result == KERN_SUCCESS)
 				result = fault_relookup(fs);
 			if (result != KERN_SUCCESS)
 				return result;
@@ -829,7 +849,7 @@ fault_enter(struct faultstate *fs)
 	} else if (fs->object == fs->first_object && (fs->m->flags & PG_MODIFIED) &&
 	    (fs->prot & VM_PROT_WRITE)) {
 		/* It is modified already: save the fault that a write would take. */
-		writable = !vm_written_would(fs->m) && may_write(fs) == KERN_SUCCESS;
+		writable = !vm_written_would(fs->m) && !physmem_is_frozen(fs->m->pfn) && may_write(fs) == KERN_SUCCESS;
 	}
 
 	if (fs->io_buf != NULL)
@@ -864,6 +884,8 @@ fault(struct faultstate *fs)
 			result = fault_leaf(fs);
 		if (result == KERN_SUCCESS && (fs->fault_type & VM_PROT_WRITE))
 			result = fault_push(fs);
+		if (result == KERN_SUCCESS && (fs->fault_type & VM_PROT_WRITE))
+			result = fault_own(fs);
 		if (result == KERN_SUCCESS)
 			result = fault_relookup(fs);
 		if (result == KERN_SUCCESS)

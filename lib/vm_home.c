@@ -54,8 +54,8 @@ run_reuse(struct vm_object *o)
 	struct vm_run *new = TAILQ_LAST(&o->run_list, vm_run_list), *old = TAILQ_FIRST(&o->run_list);
 
 	for (int n = 0; new != NULL && n < LOOKS; n++) {
-		struct vm_run *r = physmem_is_unused(new->home.base, RUN_PAGES) ? new :
-		    physmem_is_unused(old->home.base, RUN_PAGES) ? old : NULL;
+		struct vm_run *r = physmem_is_unused(physmem_at(&new->home), RUN_PAGES) ? new :
+		    physmem_is_unused(physmem_at(&old->home), RUN_PAGES) ? old : NULL;
 
 		if (r != NULL) {
 			TAILQ_REMOVE(&o->run_list, r, link);
@@ -118,7 +118,7 @@ vm_object_home_frame(struct vm_object *o, vm_pindex_t pindex)
 	if (!o->internal) {
 		struct vm_run *r = run_of(o, pindex >> RUN_SHIFT);
 
-		return r != NULL ? r->home.base + (pindex & RUN_MASK) : 0;
+		return r != NULL ? physmem_at(&r->home) + (pindex & RUN_MASK) : 0;
 	}
 	if (!o->home_tried) {
 		o->home_tried = true;
@@ -126,7 +126,7 @@ vm_object_home_frame(struct vm_object *o, vm_pindex_t pindex)
 		o->home_first = 0;
 	}
 	i = (int64_t)pindex - o->home_first;
-	return i >= 0 && i < (int64_t)o->home.npages ? o->home.base + (vm_pfn_t)i : 0;
+	return i >= 0 && i < (int64_t)o->home.npages ? physmem_at(&o->home) + (vm_pfn_t)i : 0;
 }
 
 bool

@@ -101,7 +101,8 @@ vm_object_strays_end(struct vm_object *o)
 static bool
 may_move(const struct vm_page *m)
 {
-	return m != NULL && !(m->flags & (PG_BUSY | PG_FAKE | PG_VIEW)) && m->wire_count == 0 && m->pfn != 0;
+	return m != NULL && !(m->flags & (PG_BUSY | PG_FAKE | PG_VIEW)) && m->wire_count == 0 && m->pfn != 0 &&
+	    !physmem_is_inherited(m->pfn) && !physmem_is_common(m->pfn);
 }
 
 /* Where the page should be and is not; 0: it is there, or has no home. */

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 
 /*
- * Starting and ending, bottom up and top down; and what fork() leaves to a child: nothing.
+ * Starting and ending, bottom up and top down; and what stands around a fork().
  *
  * Managed memory is mapped shared, so after a plain fork() parent and child would write to the same
- * frames.  Unless it is to have a copy (fork.h), the child has none of it: its ranges are made
+ * frames.  fork.h sees to it that they do not.  Where that fails the child has none of the memory: its ranges are made
  * inaccessible before fork() returns there, and every call says -ENODEV.
  */
 
@@ -16,6 +16,7 @@
 
 #include "compress.h"
 #include "fork.h"
+#include "fork_live.h"
 #include "kern/alone.h"
 #include "kern/assert.h"
 #include "kern/handle.h"
@@ -73,11 +74,26 @@ vm_running(void)
 	return atomic_load_explicit(&state, memory_order_acquire) == RUNNING;
 }
 
+/* Of this thread: it wants to know, and what. */
+static __thread bool asked __attribute__((__tls_model__("initial-exec")));
+static __thread int answer __attribute__((__tls_model__("initial-exec")));
+
+int
+vm_fork_asked(bool yes)
+{
+	asked = yes;
+	return answer;
+}
+
 static void
 before_fork(void)
 {
-	if (vm_running() && !fork_by_hand())
-		(void)fork_prepare();
+	answer = 0;
+	if (!vm_running() || fork_by_hand())
+		return;
+	answer = fork_prepare();
+	if (answer != 0 && !asked)
+		klog("fork: the child will have none of the memory: error %d", -answer);
 }
 
 static void
@@ -92,6 +108,9 @@ forked(void)
 {
 	if (atomic_load(&state) == STOPPED)
 		return;
+	if (asked && answer != 0)
+		_exit(127);
+	asked = false;
 	fork_child();
 	if (fork_child_threads())
 		return;
@@ -312,6 +331,12 @@ vm_init(const struct vmf_config *config)
 	}
 	if (!atomic_compare_exchange_strong(&state, &expected, STARTING))
 		return expected == FORKED ? -ENODEV : -EALREADY;
+	/* First: who comes in is counted from then on. */
+	error = fork_enable(false, true);
+	if (error != 0) {
+		atomic_store(&state, STOPPED);
+		return error;
+	}
 	trap_enter(&old);
 	error = start(&c);
 	if (error == 0 && !atomic_exchange(&atfork_registered, true))
@@ -365,6 +390,7 @@ vm_fini(void)
 	stop_modules();
 	stop_swap();
 	io_fini();
+	fork_live_forget();
 	physmem_fini();
 	kmem_trim();
 	atomic_store(&state, STOPPED);

@@ -12,6 +12,8 @@ struct pmap_ops;
 int vm_init(const struct vmf_config *);
 int vm_fini(void);
 bool vm_running(void);
+/* The calling thread is about to fork, or has, and wants to know.  Returns 0, or why the child has no memory: -errno */
+int vm_fork_asked(bool);
 int vm_set_memory(uint64_t bytes);	/* see vmf_set_memory() */
 
 #ifdef VMF_TESTING

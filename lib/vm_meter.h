@@ -19,7 +19,7 @@
 	X(v_rollbacks) X(v_dfree) X(v_refused) X(v_pdwakeups) \
 	X(v_readahead) X(v_readahead_hits) X(v_write_behind) X(v_drop_behind) \
 	X(v_incompressible) X(v_compress_evicted) X(v_compress_errors) X(v_parked) \
-	X(v_views) X(v_views_home) X(v_views_dense) X(v_dense) X(v_homed) X(v_already) \
+	X(v_views) X(v_views_home) X(v_views_dense) X(v_dense) X(v_homed) X(v_unfrozen) X(v_forks) X(v_fork_ns) X(v_already) \
 	X(v_snapshot_ns)
 
 enum vm_counter {

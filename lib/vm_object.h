@@ -242,6 +242,11 @@ void vm_object_forget(struct vm_object *, vm_pindex_t lo, vm_pindex_t hi);
 /* Keep at most prot in every mapping of the page, through whatever chain.  => its object locked */
 void vm_object_page_protect(struct vm_page *, vm_prot_t prot);
 /*
+ * The bytes of page m are now in frame `to' as well, which is going to be its frame: nobody maps the old one any more.
+ * => locked
+ */
+void vm_object_page_move(struct vm_page *m, vm_pfn_t to);
+/*
  * `top' has, or is about to have, a page of its own at pindex that differs from m
  * further down: unmap m from all that is mapped through top.  Where it is wired there,
  * `with' is entered in its place, and takes over the wirings.

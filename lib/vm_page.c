@@ -132,6 +132,27 @@ vm_page_give_frame(struct vm_page *m, enum physmem_fill fill)
 	return give_frame(m, fill, &row);
 }
 
+bool
+vm_page_own(struct vm_page *m)
+{
+	struct vm_object *o = m->object;
+	vm_pfn_t home = vm_object_home_frame(o, m->pindex), old = m->pfn, pfn;
+
+	KASSERT(kmutex_held(&o->lock) && !(m->flags & PG_VIEW));
+	if (physmem_is_low())
+		vm_pageout_kick();
+	pfn = physmem_alloc(home, PHYSMEM_OVERWRITE);
+	if (pfn == 0)
+		return false;
+	if (pfn != home && home != 0 && o->internal)
+		vm_object_strays(o);
+	physmem_copy(old, pfn, 1);
+	vm_object_page_move(m, pfn);
+	physmem_free(old);
+	vm_count(v_unfrozen);
+	return true;
+}
+
 struct vm_page *
 vm_page_alloc_row(struct vm_object *object, vm_pindex_t pindex, enum physmem_fill fill,
     struct vm_page_row *row)

@@ -99,6 +99,12 @@ struct vm_page *vm_page_alloc_fake(struct vm_object *, vm_pindex_t);
 bool vm_page_give_frame(struct vm_page *, enum physmem_fill);
 
 /*
+ * Its frame is frozen (physmem.h), and it is going to be written: give it one of its own, with the same bytes.
+ * => object locked; nobody can write it; what maps it forgets it, but for what is wired.  false: none to be had
+ */
+bool vm_page_own(struct vm_page *);
+
+/*
  * Free it and wake who waits for it.
  * => object locked; no pmap maps it; not wired; busy by us, or not at all.
  */

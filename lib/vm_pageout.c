@@ -28,6 +28,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
+#include "fork_live.h"
 #include "kern/alone.h"
 #include "kern/assert.h"
 #include "kern/event.h"
@@ -142,8 +143,8 @@ judge(struct vm_page *m, bool desperate)
 	KASSERT(m->wire_count == 0);
 	if ((m->flags & PG_BUSY) || (o->flags & OBJ_DEAD))
 		return HOPE;
-	/* What can be brought home has been, before the pass. */
-	if (m->flags & PG_VIEW)
+	/* What can be brought home has been, before the pass.  Of a frame of another process's nothing would be gained. */
+	if ((m->flags & PG_VIEW) || physmem_is_inherited(m->pfn) || physmem_is_common(m->pfn))
 		return REWIND;
 	/* A cut or a rollback wants what is there: not without need. */
 	if ((o->flags & (OBJ_CUT | OBJ_FROZEN)) && !desperate)
@@ -429,6 +430,13 @@ rouse(void)
 	vm_publish_ring();
 }
 
+/* The shorter wait. */
+static int64_t
+sooner(int64_t a, int64_t b)
+{
+	return a == EVENT_FOREVER || (b != EVENT_FOREVER && b < a) ? b : a;
+}
+
 static void *
 run(void *arg)
 {
@@ -447,13 +455,15 @@ run(void *arg)
 			 */
 			event_wake(&physmem_freed);
 		} else if (!atomic_load(&pd.stop)) {
-			int64_t wait = physmem_trim();
+			int64_t wait = sooner(physmem_trim(), fork_live_tend());
 
 			set_asleep(true);
+			hold_rest(&pd.hold);
 			if (published)
 				vm_publish_wait(ticket, wait);
 			else
 				(void)event_wait(&pd, ticket, wait);
+			hold_rise(&pd.hold);
 			set_asleep(false);
 		}
 	}
@@ -539,7 +549,8 @@ vm_pageout_laundry(void)
 void
 vm_pageout_hold(void)
 {
-	hold_begin(&pd.hold);
+	if (hold_begin(&pd.hold))
+		return;
 	rouse();
 	event_wake(&pd.laundry);
 	hold_wait(&pd.hold);

@@ -155,6 +155,33 @@ vm_object_unmap(struct vm_object *object, vm_pindex_t lo, vm_pindex_t hi)
 		vm_object_page_protect(vm_page_lookup(object, lo), VM_PROT_NONE);
 }
 
+void
+vm_object_page_move(struct vm_page *m, vm_pfn_t to)
+{
+	vm_pindex_t pindex = m->pindex;
+	struct vm_mapping *map;
+	uint32_t entered;
+
+	KASSERT(kmutex_held(&m->object->lock));
+	krwlock_read(&vm_rmap_lock);
+	for (struct vm_object *o = m->object; o != NULL; o = walk_next(m->object, o, &pindex))
+		LIST_FOREACH(map, &o->mappings, link) {
+			vm_offset_t va = mapping_va(map, pindex);
+			pt_entry_t pte = va != 0 ? pmap_extract(map->pmap, va) : 0;
+
+			if (PTE_PFN(pte) != m->pfn || !(pte & PTE_WIRED)) {
+				if (va != 0)
+					pmap_page_limit(map->pmap, va, m->pfn, VM_PROT_NONE);
+				continue;
+			}
+			/* In one step: the kernel may be using the page for a system call. */
+			pte = PTE_MAKE(to, pte & (PTE_PROT | PTE_WIRED));
+			(void)pmap_enter(map->pmap, va, 1, &pte, 0, 0, 0, 0, &entered);
+		}
+	krwlock_read_unlock(&vm_rmap_lock);
+	m->pfn = to;
+}
+
 /* Replace a wired mapping of m by one of `with', and let the wiring go over. */
 static void
 rewire(struct vm_mapping *map, vm_offset_t va, pt_entry_t old, struct vm_page *m, struct vm_page *with)

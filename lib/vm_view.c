@@ -16,6 +16,9 @@
  *		tell where it comes from, nobody may
  *	home	the frames hold what o shows, as ever (vm_view_home.c)
  *
+ * The frames can be needed without any copy: by a forked child (physmem_freeze.c).  Then the view stays open until
+ * the child is gone; if that is not to be waited for, what was written comes home to other frames.
+ *
  * WHO MEETS A VIEWED PAGE: faults wait until it is home, but for those of the mapping, which need nothing,
  * and for reading through c; whoever locks a map to change it brings home what is in the range first
  * (vm_map_lock_range); the pageout daemon brings all of them home before it looks at pages, and passes
@@ -110,10 +113,10 @@ vm_view_is_eligible(const struct faultstate *fs, const struct vm_object *c, vm_o
 	    e->wired_count != 0 || e->in_transition || e->protection != (VM_PROT_READ | VM_PROT_WRITE))
 		return false;
 	if (!o->internal || o->written.snapshot != 0 || (o->flags & (OBJ_CUT | OBJ_FROZEN | OBJ_GIVEN)) ||
-	    c->ref_count == 0 || (c->pager != NULL && !c->pager->ops->queryable))
+	    (c != NULL && (c->ref_count == 0 || (c->pager != NULL && !c->pager->ops->queryable))))
 		return false;
 	krwlock_read(&vm_rmap_lock);
-	sole = LIST_FIRST(&o->children) == c && LIST_NEXT(c, sibling) == NULL;
+	sole = LIST_FIRST(&o->children) == c && (c == NULL || LIST_NEXT(c, sibling) == NULL);
 	LIST_FOREACH(map, &o->mappings, link)
 		showing += map->offset < hi &&
 		    lo < map->offset + (uint64_t)atop(map->end - map->start);
@@ -140,7 +143,7 @@ vm_view_row(struct vm_object *o, vm_pindex_t lo, uint32_t pages, const struct vm
 				pfn = m->pfn;
 			if (m->pfn != pfn + k + i || m->wire_count != 0 ||
 			    (m->flags & (PG_FAKE | PG_LAUNDRY | PG_FREE | PG_VIEW)) ||
-			    ((m->flags & PG_BUSY) && m != ours))
+			    ((m->flags & PG_BUSY) && m != ours) || physmem_is_common(m->pfn))
 				return 0;
 		}
 	}
@@ -282,6 +285,12 @@ vm_view_may_read(const struct vm_page *m, bool below)
 }
 
 bool
+vv_is_frozen(const struct vm_view *v)
+{
+	return physmem_any_frozen(vm_page_lookup(v->object, vv_first(v))->pfn, PMAP_LEAF_PAGES);
+}
+
+bool
 vm_view_serves(const struct vm_page *m, vm_prot_t want)
 {
 	const struct vm_view *v = view_of(m);
@@ -312,7 +321,7 @@ vm_view_still(struct vm_object *o)
 		if (v != NULL) {
 			at = vv_first(v) + PMAP_LEAF_PAGES;
 			/* Those after it that are like it lose it as well. */
-			if (!v->busy && (pmap_view_rights(v->pmap, v->va) & PTE_W))
+			if (!v->busy && !vv_is_frozen(v) && (pmap_view_rights(v->pmap, v->va) & PTE_W))
 				pmap_view_still(v->pmap, v->va, GROUP_MOST);
 		}
 		vm_object_unlock(o);

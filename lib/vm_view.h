@@ -35,8 +35,8 @@ int vm_view_start(void);		/* its thread; 0 or -errno */
 void vm_view_stop(void);
 
 /*
- * Are n leaves of the pmap from va on of one entry that nobody else shows, and the copy c the only one that sees
- * first_object?  => both objects and the map locked
+ * Are n leaves of the pmap from va on of one entry that nobody else shows, and the copy c (null: nobody) the only one that
+ * sees first_object?  => both objects and the map locked
  */
 bool vm_view_is_eligible(const struct faultstate *, const struct vm_object *c, vm_offset_t va, size_t n);
 /*
@@ -45,8 +45,9 @@ bool vm_view_is_eligible(const struct faultstate *, const struct vm_object *c, v
  */
 vm_pfn_t vm_view_row(struct vm_object *, vm_pindex_t lo, uint32_t n, const struct vm_page *ours);
 /*
- * The fault is about to push a page of first_object to c: let the kernel copy it, and all others of its leaf,
- * instead.  false: nothing has changed.  => both locked, fs->m busy, the map locked
+ * The fault is about to push a page of first_object to c, or to copy it because its frame is frozen (then c may be null):
+ * let the kernel copy it, and all others of its leaf, instead.
+ * false: nothing has changed.  => both locked, fs->m busy, the map locked
  */
 bool vm_view_open(struct faultstate *, struct vm_object *c);
 /* May page m be read as what it was when the view began?  => locked; viewed; `below': by a copy */
@@ -84,6 +85,7 @@ void vm_view_still(struct vm_object *);
 bool vm_view_reclaim(void);
 void vm_view_hold(void);		/* have the keeper stand still: no view is busy by it */
 void vm_view_go_on(void);
+void vm_view_thawed(void);		/* frames are frozen no longer: what was left alone can come home */
 #ifdef VMF_TESTING
 void vm_view_step(void);		/* do what it would with the next view.  => it stands still */
 #endif

@@ -121,19 +121,21 @@ push_all(struct vm_view *v, const uint64_t *changed)
 
 /* The frames get what the mapping shows.  => nobody else looks at these; readable */
 static enum kern_return
-bring(const struct vm_view *v, vm_pfn_t pfn, const uint64_t *changed)
+bring(const struct vm_view *v, vm_pfn_t pfn, const uint64_t *changed, const vm_pfn_t *other)
 {
 	uint32_t k = 0, n = 0, tries = 0;
 
 	for (; k < PMAP_LEAF_PAGES; k += n) {
 		const void *from = (const void *)(v->va + ((vm_offset_t)k << PAGE_SHIFT));
+		vm_pfn_t to = other[k] != 0 ? other[k] : pfn + k;
 		int error;
 
-		for (n = 1; k + n < PMAP_LEAF_PAGES && vv_is_set(changed, k + n) == vv_is_set(changed, k); n++)
+		for (n = 1; k + n < PMAP_LEAF_PAGES && vv_is_set(changed, k + n) == vv_is_set(changed, k) &&
+		    (other[k + n] != 0 ? other[k + n] : pfn + k + n) == to + n; n++)
 			;
 		if (!vv_is_set(changed, k))
 			continue;
-		while ((error = physmem_write(pfn + k, from, n)) != 0) {
+		while ((error = physmem_write(to, from, n)) != 0) {
 			uint32_t ticket = event_prepare(v);
 
 			if (tries++ == TRIES)
@@ -147,6 +149,49 @@ bring(const struct vm_view *v, vm_pfn_t pfn, const uint64_t *changed)
 		vm_count_n(v_views_home, n);
 	}
 	return KERN_SUCCESS;
+}
+
+/*
+ * What was written cannot go to frames that are frozen: others for them.  other[]: all 0, where the own one will do.
+ * false: there are not enough; some may have been taken.  => nothing locked
+ */
+static bool
+take_others(vm_pfn_t pfn, const uint64_t *changed, vm_pfn_t *other)
+{
+	for (uint32_t k = 0; k < PMAP_LEAF_PAGES; k++)
+		if (vv_is_set(changed, k) && physmem_is_frozen(pfn + k) &&
+		    (other[k] = physmem_alloc(0, PHYSMEM_LENT)) == 0)
+			return false;
+	return true;
+}
+
+static void
+give_others(const vm_pfn_t *other)
+{
+	for (uint32_t k = 0; k < PMAP_LEAF_PAGES; k++)
+		if (other[k] != 0)
+			physmem_free(other[k]);
+}
+
+/* Pages move to these frames.  Nobody maps the old ones but the view, which is about to end.  => locked.  Whether any did */
+static bool
+move_to_others(const struct vm_view *v, const vm_pfn_t *other)
+{
+	struct vm_object *o = v->object;
+	bool any = false;
+
+	for (uint32_t k = 0; k < PMAP_LEAF_PAGES; k++)
+		if (other[k] != 0) {
+			struct vm_page *m = vm_page_lookup(o, vv_first(v) + k);
+			vm_pfn_t old = m->pfn;
+
+			m->pfn = other[k];
+			physmem_free(old);
+			any = true;
+		}
+	if (any)
+		vm_object_strays(o);
+	return any;
 }
 
 bool
@@ -198,7 +243,7 @@ vv_bring_home(struct vm_view *v)
 {
 	struct vm_object *o = v->object, *copy;
 	uint64_t changed[PMAP_LEAF_WORDS] = { 0 };
-	vm_pfn_t pfn = vm_page_lookup(o, vv_first(v))->pfn;
+	vm_pfn_t pfn = vm_page_lookup(o, vv_first(v))->pfn, other[PMAP_LEAF_PAGES] = { 0 };
 	enum kern_return result;
 	/* What is written after the copy has gone says nothing about how it will be after the next. */
 	bool telling = v->copy != NULL || !(pmap_view_rights(v->pmap, v->va) & PTE_W);
@@ -209,15 +254,21 @@ vv_bring_home(struct vm_view *v)
 	pmap_view_changed(v->va, changed);
 	result = push_all(v, changed);
 	PROBE("vm_view: pushed");
+	if (result == KERN_SUCCESS && !take_others(pfn, changed, other))
+		result = KERN_RESOURCE_SHORTAGE;
 	if (result == KERN_SUCCESS)
-		result = bring(v, pfn, changed);
+		result = bring(v, pfn, changed, other);
+	if (result != KERN_SUCCESS)
+		give_others(other);
 	PROBE("vm_view: brought");
 	vm_object_lock(o);
 	copy = v->copy;
 	v->busy = false;
 	if (result == KERN_SUCCESS) {
-		unsigned rights = rights_at_home(v);
+		unsigned rights = vv_is_frozen(v) ? 0 : rights_at_home(v);
 
+		if (move_to_others(v, other))
+			rights = 0;
 		pmap_view_end(v->pmap, v->va, rights);
 		learn(v, copy, telling ? vv_count(changed) : v->nchanged);
 		vv_mark(v, false, changed, rights & PTE_W);

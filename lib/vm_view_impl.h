@@ -59,6 +59,7 @@ void vv_mark(struct vm_view *, bool on, const uint64_t *changed, bool all);
 void vv_unlink(struct vm_view *);		/* it is over.  => locked */
 /* The frames are what c shows, and not o: c must stay above o until the view is home.  => locked, c, too */
 void vv_owe(struct vm_view *, struct vm_object *c);
+bool vv_is_frozen(const struct vm_view *);	/* a forked child sees some of its frames.  => locked */
 
 /* => locked, not busy.  At return busy by us and closed; or not locked, and to be tried again. */
 bool vv_take(struct vm_view *);

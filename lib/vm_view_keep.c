@@ -6,6 +6,7 @@
  * It looks at all views round and round, at a few at a time, and less and less often while nothing changes:
  *
  *	nobody needs the frames any more, or they are closed	bring home, before somebody has to wait for it
+ *	a forked child sees the frames	let it be
  *	a good part was written		give the copy all of it, and bring home: then the leaf may be written, and
  *					the next snapshot finds no view there
  */
@@ -109,6 +110,11 @@ keep(struct vm_view *v, bool *hurry)
 		vm_object_unlock(o);
 		return true;
 	}
+	/* As long as a forked child sees the frames, this is the best place for what was written. */
+	if (!v->closed && vv_is_frozen(v)) {
+		vm_object_unlock(o);
+		return false;
+	}
 	if (v->closed || o->copy == NULL) {
 		if (vv_take(v))
 			(void)vv_bring_home(v);
@@ -181,8 +187,11 @@ keeper(void *arg)
 		} else if (quiet == 0) {
 			pause = hurry ? LEAST_PAUSE_NS : MAX((int64_t)(sys_clock() - began) * (DUTY - 1), LEAST_PAUSE_NS);
 		}
-		if (!atomic_load(&vv.stop))
+		if (!atomic_load(&vv.stop)) {
+			hold_rest(&vv.hold);
 			(void)event_wait(&vv.work, ticket, n == 0 ? EVENT_FOREVER : pause);
+			hold_rise(&vv.hold);
+		}
 	}
 	return NULL;
 }
@@ -244,7 +253,8 @@ vm_view_hold(void)
 {
 	if (!atomic_load(&vv.running))
 		return;
-	hold_begin(&vv.hold);
+	if (hold_begin(&vv.hold))
+		return;
 	event_wake(&vv.work);
 	hold_wait(&vv.hold);
 }
@@ -255,7 +265,13 @@ vm_view_go_on(void)
 	hold_end(&vv.hold);
 }
 
-/* => the keeper was held, and no view is left */
+void
+vm_view_thawed(void)
+{
+	event_wake(&vv.work);
+}
+
+/* => the keeper was held */
 void
 vm_view_forked(void)
 {

@@ -42,13 +42,13 @@
  * message on standard error, when the budget of frames is used up and nothing
  * can be paged out.  si_addr is the address that was touched.
  *
- * fork().  The child of a plain fork() has none of the managed memory: a
- * touch there raises SIGSEGV, and every call returns -ENODEV.  exec(),
+ * fork().  The child has the memory as it was, a copy of it, and all of the library: see vmf_fork().  exec(),
  * posix_spawn() and vfork() are not affected.
  */
 
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 #ifdef __cplusplus
 extern "C" {
@@ -178,6 +178,37 @@ VMF_API int vmf_task_create(size_t size, vmf_task_t *task);
 VMF_API int vmf_task_fork(vmf_task_t parent, vmf_task_t *child);
 
 /*
+ * fork(), with the managed memory of all tasks.  The child has it at the same addresses, as the inheritance of
+ * each region says: what is shared both see when either writes, a copy is the child's own, and nothing is nothing.
+ * Views, snapshots, wired memory, protections and advice are there as well, and so is all of the library.  The cut is one
+ * instant: while the fork is made other threads that touch managed memory wait, so the child never has what
+ * one of them wrote later without what it wrote before.  What another thread holds with vmf_fault_in() the
+ * child does not hold.
+ *
+ * The cost does not grow with memory: frames are shared until either process writes, who then gets another
+ * frame.  As long as a child lives, or who it forked in turn, and has not called exec, frames that it
+ * sees are not freed: they do not count towards the limit when the parent needs them no more
+ * (frames_superseded in struct vmf_stats), so that a process with a limit can take up to twice its memory, as it would
+ * with the kernel's fork().  What is in swap is copied.
+ *
+ * A plain fork() is the same but for errors: where this one fails, the child of that has none of the memory (a touch
+ * raises SIGSEGV, calls return -ENODEV), and a line on standard error says so.
+ *
+ * Pagers whose callbacks are the program's (vmf_pager_create()) do not come along: a page that only such a pager has raises
+ * SIGBUS in the child when its deadline has passed.  Files mapped with vmf_map_file() are seen by parent and child
+ * each through pages of its own.
+ *
+ * Returns 0 in the child, in the parent the child's process id, or
+ *
+ * -EAGAIN	no descriptors are left, or no process can be made
+ * -ENOMEM	there is no memory for the child's tables, or for what it is to share
+ * -ENODEV	the library does not run
+ *
+ * After an error there is no child, and nothing has changed; SIGCHLD may have been raised.
+ */
+VMF_API pid_t vmf_fork(void);
+
+/*
  * Unmap all that the task has and give its addresses back.
  *
  * -EPERM	task is VMF_TASK_DEFAULT
@@ -291,7 +322,7 @@ enum vmf_inherit {
 	VMF_INHERIT_NONE = 2	/* the child has nothing there */
 };
 
-/* Say what vmf_task_fork() gives to the child. */
+/* Say what vmf_task_fork() gives to the child task, and fork() to the child process. */
 VMF_API int vmf_inherit(void *addr, size_t size, enum vmf_inherit inheritance);
 
 enum vmf_advice {
@@ -503,6 +534,13 @@ struct vmf_stats {
 	uint64_t v_already;		/* counter: faults that another thread had resolved by then */
 	uint64_t v_snapshot_ns;		/* counter: nanoseconds that snapshots took, all together ... */
 	uint64_t snapshot_ns_max;	/* ... and the one that took longest */
+	uint64_t v_forks;		/* counter: forks of this process that share its memory with the child */
+	uint64_t v_fork_ns;		/* counter: nanoseconds for which other threads were kept out, all together ... */
+	uint64_t fork_ns_max;		/* ... and the longest */
+	uint64_t v_unfrozen;		/* counter: pages copied since a forked child sees their frames */
+	uint64_t frames_frozen;		/* gauge: frames that forked children see, too; 0: there are none */
+	uint64_t frames_private;	/* gauge: frames taken since the last fork, while there are such children */
+	uint64_t frames_superseded;	/* gauge: frames that only such children see; they do not count as used */
 };
 
 /* -EINVAL	stats->size is not that of a known version */

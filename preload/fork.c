@@ -109,7 +109,7 @@ fork_start(void)
 int
 fork_started(bool by_gate)
 {
-	int error = fork_enable(by_gate);
+	int error = fork_enable(by_gate, shim_config.fork_mode == FORK_FAST);
 
 	return error != 0 ? error : -pthread_atfork(lock_files, unlock_files, child_is_whole);
 }

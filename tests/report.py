@@ -52,6 +52,22 @@ def snapshot_rows():
                "percent": 0.78125}
 
 
+def fork_rows():
+    for size, us in ((256 * M, 210), (G, 235)):
+        yield row("fork", size, us, us * 128)
+        yield row("fork, 91st to 100th in a row", size, us + 5, us * 64)
+        for order in "sequential", "random":
+            for share in 1, 10, 100:
+                yield row(f"fork + write {share} % {order}", size, share * 303, share * 1010)
+
+
+def redis_rows():
+    yield row("small keys, BGSAVE: latest_fork_usec", 4 * G, 405, 40500)
+    yield row("small keys, BGSAVE: worst after it", 4 * G, 2, 4)
+    yield {"what": "mappings", "size": G, "vmfault_us": None, "kernel_us": None, "ratio": 1.5,
+           "vmfault_count": 333, "kernel_count": 222, "unit": "mappings"}
+
+
 def known():
     parts = "50", "90", "99", "99.9", "99.99", "99.999"
     return {d["bench"]: d for d in (
@@ -68,6 +84,8 @@ def known():
                               for advice in ("NORMAL", "RANDOM", "SEQUENTIAL")] +
               [row("rest of a fault", 64 * M, 0, None)]),
         bench("bench_rollback", [row("rollback, 64 <dirty> pages", 64 * M, 88, 1900)]),
+        bench("bench_fork", list(fork_rows())),
+        bench("bench_redis", list(redis_rows())),
         bench("bench_pager", [row("swap in, warm", 2 * G, 4.75, 0.512, "page", pages=512)]))}
 
 
@@ -163,7 +181,7 @@ class Report(unittest.TestCase):
                 mine = [cells for c, cells in every if c == size_of[r["size"]] and cells[0] == r["what"]]
                 self.assertEqual(len(mine), 1, r)
                 values = [float(v) if v != "–" else None for v in mine[0][2:5]] \
-                    if "resident_bytes" not in r else []
+                    if "resident_bytes" not in r and "unit" not in r else []
                 for shown, key in zip(values, ("vmfault_us", "kernel_us", "ratio")):
                     if r[key]:
                         self.assertAlmostEqual(shown / r[key], 1, delta=0.05, msg=f"{r}: {mine}")
@@ -171,6 +189,7 @@ class Report(unittest.TestCase):
                         self.assertEqual(shown, r[key], f"{r}: {mine}")
         self.assertIn(["metadata", "bytes", "8192 KB", "–", "7.25", "", "", "0.78 % of what is resident"],
                       [r for c, r in every if c == "1G"])
+        self.assertIn(["mappings", "mappings", "333", "222", "1.50", "", "", ""], [r for c, r in every if c == "1G"])
         self.assertIn("22.5 … 544", [v for _, r in every for v in r])
         self.assertIn("256.0 pages a fault", [v for _, r in every for v in r])
 
@@ -192,8 +211,8 @@ class Report(unittest.TestCase):
     def test_page_has_its_figures(self):
         page, _ = self.page(known())
         drawn = re.findall(r"<title>([^<]*)</title>\n", self.page(known())[1])
-        self.assertEqual(len(drawn), 1 + 8, drawn)
-        self.assertEqual(sum(tag == "svg" for tag, _ in page.seen), 8)
+        self.assertEqual(len(drawn), 1 + 10, drawn)
+        self.assertEqual(sum(tag == "svg" for tag, _ in page.seen), 10)
         self.assertIn("second snapshot, 4G: 5.25 µs", page.text)
         self.assertIn("as dear as fork()", page.text)
         self.assertIn("sequential, 10 %: 0.706", page.text)
@@ -208,7 +227,7 @@ class Report(unittest.TestCase):
             with self.subTest(name):
                 self.setUp()
                 page, _ = self.page({name: data})
-                self.assertEqual(page.text.count(": not run"), 5)
+                self.assertEqual(page.text.count(": not run"), 7)
 
     def test_nothing_but_zeros_is_no_trouble(self):
         data = known()
@@ -223,6 +242,8 @@ class Report(unittest.TestCase):
         self.assertTrue(all(l.count("|") == 5 and l.endswith("|") for l in lines))
         for line in ("| 1G | 31.5 | 32256 | 0.00098 |", "| 10 % of the pages, random | 7070 | 10010 | 0.71 |",
                      "| longest stall of a second, median | 812 | 20480 | 0.040 |",
+                     "| 10 % of the pages, sequential | 3030 | 10100 | 0.30 |", "| 256M | 215 | 13440 | 0.016 |",
+                     "| small keys, BGSAVE: latest_fork_usec | 405 | 40500 | 0.010 |",
                      "| swap in, warm | 4.75 | 0.512 | 9.28 |", "| | vmfault | `fork()` | ratio |"):
             self.assertIn(line, lines)
         self.assertFalse(os.path.exists(os.path.join(self.work, "json/report.html")))

@@ -22,6 +22,10 @@
 #include "suite.h"
 #include "support.h"
 
+#ifndef FORK_SHARES
+#define FORK_SHARES	false		/* test_fork-share: true */
+#endif
+
 enum { BUDGET = 256, SET = 4 * BUDGET, WRITERS = 3, FORKS = SANITIZED ? 10 : 40 };
 
 static void
@@ -38,7 +42,7 @@ begin_with(uint32_t flags, size_t swap_pages, bool by_hand)
 		exit(EXIT_SUCCESS);		/* no io_uring here */
 	expect(error, 0);
 	touch_install();
-	fork_enable(by_hand);
+	expect(fork_enable(by_hand, FORK_SHARES), 0);
 }
 
 /* fork(), and in the child fn, which ends it.  => the child */
@@ -62,6 +66,18 @@ expect_good(pid_t pid)
 
 	check(waitpid(pid, &status, 0) == pid);
 	expect_exit(status, 0);
+}
+
+/* Nobody else sees our frames any more, and that is known. */
+static void
+thawed(void)
+{
+	struct vmf_stats stats = { .size = sizeof(stats) };
+
+	do {
+		usleep(1000);
+		expect(vmf_statistics(&stats), 0);
+	} while (stats.frames_frozen != 0 || stats.frames_superseded != 0);
 }
 
 static void
@@ -88,7 +104,32 @@ START_TEST(each_has_its_own)
 	fill_pages(p, PAGES, 3);
 	expect_good(pid);
 	check_pages(p, PAGES, 3);
+	thawed();
 	ck_assert_uint_eq(count_fds(), fds);
+	stop();
+}
+END_TEST
+
+static void
+fill_it(void *p)
+{
+	check_zero(p, PAGES * PG);
+	fill_pages(p, PAGES, 2);
+	check_pages(p, PAGES, 2);
+	audit();
+}
+
+START_TEST(nothing_may_have_been_touched_yet)
+{
+	char *p;
+	pid_t pid;
+
+	begin_with(0, 0, false);
+	p = alloc(PAGES);
+	pid = forked(fill_it, p);
+	fill_pages(p, PAGES, 3);
+	expect_good(pid);
+	check_pages(p, PAGES, 3);
 	stop();
 }
 END_TEST
@@ -485,6 +526,149 @@ START_TEST(the_child_has_all_of_the_library)
 }
 END_TEST
 
+/*
+ * Inheritance: a third of the pages each is shared, copied, and the parent's alone
+ */
+
+enum { THIRD = PAGES / 3 };
+
+static void
+fill_thirds(char *p, int n, uint64_t key)
+{
+	for (int i = 0; i < n; i++)
+		fill_pages(p + (size_t)i * THIRD * PG, THIRD, key);
+}
+
+static void
+check_thirds(char *p, uint64_t shared, uint64_t copied)
+{
+	check_pages(p, THIRD, shared);
+	check_pages(p + THIRD * PG, THIRD, copied);
+}
+
+static char *
+thirds(void)
+{
+	char *p = alloc(3 * THIRD);
+
+	fill_thirds(p, 3, 1);
+	expect(vmf_inherit(p, THIRD * PG, VMF_INHERIT_SHARE), 0);
+	expect(vmf_inherit(p + 2 * THIRD * PG, THIRD * PG, VMF_INHERIT_NONE), 0);
+	return p;
+}
+
+static void
+third_child(void *arg)
+{
+	char *p = arg;
+	pid_t pid;
+
+	check_thirds(p, 1, 1);
+	expect(vmf_unmap(p + 2 * THIRD * PG, PG), 0);		/* there is nothing: no error, and nothing happens */
+	check(page_info(p) & VMF_PAGE_RESIDENT);
+	fill_thirds(p, 2, 2);
+	/* A grandchild shares it with both. */
+	pid = fork();
+	if (pid == 0) {
+		check_thirds(p, 2, 2);
+		fill_thirds(p, 2, 3);
+		audit();
+		_exit(0);
+	}
+	expect_good(pid);
+	check_thirds(p, 3, 2);
+	audit();
+}
+
+static void
+touch_third(void *arg)
+{
+	char *p = arg;
+
+	*(volatile char *)(p + 2 * THIRD * PG) = 1;
+}
+
+START_TEST(inheritance_is_what_was_asked_for)
+{
+	pid_t pid;
+	char *p;
+	int status;
+
+	if (!FORK_SHARES)
+		return;
+	begin_with(0, 0, false);
+	p = thirds();
+	pid = forked(third_child, p);
+	expect_good(pid);
+	check_thirds(p, 3, 1);
+	check_pages(p + 2 * THIRD * PG, THIRD, 1);
+	/* It stays so, after all have gone, and for the next ones. */
+	thawed();
+	fill_thirds(p, 3, 1);
+	expect_good(forked(third_child, p));
+	check_thirds(p, 3, 1);
+	check_pages(p + 2 * THIRD * PG, THIRD, 1);
+	pid = forked(touch_third, p);
+	check(waitpid(pid, &status, 0) == pid);
+	check(WIFSIGNALED(status) || WEXITSTATUS(status) != 0);
+	audit();
+	stop();
+}
+END_TEST
+
+static _Atomic bool *word;
+
+TOUCHES_MANAGED static void
+wait_for_word(void *arg)
+{
+	(void)arg;
+	while (!atomic_load(word))
+		usleep(100);
+	atomic_store(word, false);
+}
+
+TOUCHES_MANAGED static void
+say_word(void)
+{
+	atomic_store(word, true);
+	while (atomic_load(word))
+		usleep(100);
+}
+
+/* While both live; and what the parent unmaps the child keeps. */
+START_TEST(what_is_shared_is_seen_at_once)
+{
+	char *p, *q;
+	pid_t pid;
+
+	if (!FORK_SHARES)
+		return;
+	begin_with(VMF_CONFIG_IO_SYSCALLS, 2 * SET, false);
+	p = alloc(3);
+	expect(vmf_inherit(p, 3 * PG, VMF_INHERIT_SHARE), 0);
+	word = (void *)(p + PG);		/* never touched before */
+	pid = fork();
+	if (pid == 0) {
+		wait_for_word(NULL);
+		/* Its own memory is short, and that is nothing to what is shared. */
+		q = alloc(SET);
+		fill_pages(q, SET, 3);
+		check_pages(q, SET, 3);
+		wait_for_word(NULL);
+		audit();
+		_exit(0);
+	}
+	say_word();
+	q = alloc(SET);
+	fill_pages(q, SET, 4);
+	check_pages(q, SET, 4);
+	say_word();
+	expect_good(pid);
+	expect(vmf_unmap(p, 3 * PG), 0);
+	stop();
+}
+END_TEST
+
 static void
 wait_for_the_end(void *p)
 {
@@ -530,7 +714,7 @@ fail_one(enum sys_call which)
 START_TEST(what_fails_leaves_the_parent_as_it_was)
 {
 	static const enum sys_call calls[] = { SYS_CALL_PIPE, SYS_CALL_MEMFD, SYS_CALL_FTRUNCATE, SYS_CALL_PWRITE,
-	    SYS_CALL_PREAD, SYS_CALL_OPEN, SYS_CALL_MADVISE };
+	    SYS_CALL_PREAD, SYS_CALL_OPEN, FORK_SHARES ? SYS_CALL_MMAP : SYS_CALL_MADVISE };
 	unsigned failures = 0, fds;
 	char *p;
 
@@ -565,18 +749,36 @@ START_TEST(what_fails_leaves_the_parent_as_it_was)
 }
 END_TEST
 
-START_TEST(without_it_the_child_has_nothing)
+static int
+refuse_memfd(enum sys_call which)
+{
+	return which == SYS_CALL_MEMFD ? -EMFILE : 0;
+}
+
+START_TEST(where_it_fails_the_child_has_nothing)
 {
 	char *p;
 	pid_t pid;
 
-	start(0, 0);
+	begin_with(0, 0, false);
 	p = alloc(1);
 	*p = 1;
+	sys_inject = refuse_memfd;
+	expect(vmf_fork(), -EAGAIN);
 	pid = fork();
 	if (pid == 0)
-		_exit(vmf_unmap(p, PG) == -ENODEV ? 0 : 1);
+		_exit(vmf_unmap(p, PG) == -ENODEV && vmf_fork() == -ENODEV ? 0 : 1);
+	sys_inject = NULL;
 	expect_good(pid);
+	expect(waitpid(-1, NULL, 0), -1);
+	pid = vmf_fork();
+	if (pid == 0) {
+		check(*p == 1);
+		*p = 2;
+		_exit(0);
+	}
+	expect_good(pid);
+	check(*p == 1);
 	stop();
 }
 END_TEST
@@ -589,6 +791,7 @@ main(void)
 
 	suite_add_tcase(s, t);
 	tcase_add_test(t, each_has_its_own);
+	tcase_add_test(t, nothing_may_have_been_touched_yet);
 	tcase_add_loop_test(t, what_is_paged_out_is_copied_too, 0, 3);
 	tcase_add_test(t, what_is_in_views_is_copied_too);
 	tcase_add_test(t, children_have_children);
@@ -598,8 +801,10 @@ main(void)
 	tcase_add_test(t, the_forking_thread_may_write_until_the_clone);
 	tcase_add_test(t, who_is_inside_comes_out_first);
 	tcase_add_test(t, the_child_has_all_of_the_library);
+	tcase_add_test(t, inheritance_is_what_was_asked_for);
+	tcase_add_test(t, what_is_shared_is_seen_at_once);
 	tcase_add_test(t, either_may_be_killed);
 	tcase_add_loop_test(t, what_fails_leaves_the_parent_as_it_was, 0, 7);
-	tcase_add_test(t, without_it_the_child_has_nothing);
+	tcase_add_test(t, where_it_fails_the_child_has_nothing);
 	return run_suite(s);
 }

@@ -24,8 +24,8 @@ static void
 do_hold(void *arg)
 {
 	(void)arg;
-	hold_begin(&hold);
-	hold_wait(&hold);
+	if (!hold_begin(&hold))
+		hold_wait(&hold);
 }
 
 static void
@@ -89,12 +89,78 @@ START_TEST(the_next_hold_comes_before_it_goes_on)
 }
 END_TEST
 
+static char bed;
+
+static void
+do_naps(void *arg)
+{
+	(void)arg;
+	while (!enough) {
+		uint32_t ticket = event_prepare(&bed);
+
+		hold_rest(&hold);
+		(void)event_wait(&bed, ticket, EVENT_FOREVER);
+		hold_rise(&hold);
+		steps++;
+	}
+}
+
+/* Who rests stands, without being woken; and does nothing when it is. */
+START_TEST(who_rests_stands)
+{
+	struct actor sleeper;
+
+	go(&sleeper, do_naps, NULL, "none");
+	while (!hold.resting)
+		usleep(100);
+	check(hold_begin(&hold));
+	event_wake(&bed);
+	check_stands();
+	hold_end(&hold);
+	while (steps == 0)
+		usleep(100);
+	enough = true;
+	while (!sleeper.ended) {
+		event_wake(&bed);
+		usleep(100);
+	}
+	end_steps(&sleeper);
+}
+END_TEST
+
+/* Has just risen, and has not looked yet whether it is wanted: it does not rest any more. */
+START_TEST(who_has_risen_does_not_rest)
+{
+	struct actor sleeper, holder;
+
+	go(&sleeper, do_naps, NULL, "hold: risen");
+	while (!hold.resting)
+		usleep(100);
+	event_wake(&bed);
+	meet(&sleeper);
+	go(&holder, do_hold, NULL, "none");
+	check_waits(&holder);
+	release(&sleeper);
+	finish(&holder);
+	check_stands();
+	enough = true;
+	hold_end(&hold);
+	while (!sleeper.ended) {
+		event_wake(&bed);
+		usleep(100);
+	}
+	end_steps(&sleeper);
+}
+END_TEST
+
 int
 main(void)
 {
 	const struct race races[] = {
 		{ "it stands", it_stands_and_goes_on, 1 },
 		{ "one after another", the_next_hold_comes_before_it_goes_on, 1 },
+		{ "who rests", who_rests_stands, 1 },
+		{ "who has risen", who_has_risen_does_not_rest, 1 },
 	};
 
 	return run_races("kern/hold", races, nitems(races));

@@ -122,7 +122,7 @@ START_TEST(small_use_is_small_and_large_use_is_dense)
 		*p = list;
 		list = p;
 	}
-	ck_assert_uint_le(slab.bytes, slab.used * 64 + (1 << 20) + (1 << 14));
+	ck_assert_uint_le(slab.bytes, slab.used * 64 + (2 << 20) + (1 << 14));
 	for (; list != NULL; list = p) {
 		p = *list;
 		slab_free(&slab, list);

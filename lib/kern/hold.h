@@ -10,11 +10,18 @@
  *	reached == n ?		reached = n	H2
  *	    wait		n != 0: wait until wanted is something else
  *
+ * A thread that sleeps with nothing in hand RESTS: it stands already, and need not be woken for it.
+ *
+ *	wanted = n		resting = true, sleep
+ *	resting ?		resting = false
+ *				wanted != 0: wait, as above
+ *
  * Each hold has a number of its own.  A mere yes or no would not do: who has just been let go may be between H1
  * and H2 when the next hold begins, which would take the last one's answer for its own, and the thread goes on.
  */
 
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "kern/event.h"
@@ -23,6 +30,7 @@
 struct hold {
 	_Atomic uint32_t wanted;	/* the hold's number; 0: go on */
 	_Atomic uint32_t reached;	/* what the thread has seen of that */
+	_Atomic bool resting;		/* the thread will look at `wanted' before it does anything */
 	uint32_t last;			/* who holds has it: there is one at a time */
 };
 
@@ -42,13 +50,32 @@ hold_here(struct hold *h)
 	}
 }
 
-/* Who holds, first: the thread will stand when it is there next.  Now wake it from whatever it waits for, ... */
+/* The thread: around its sleep.  => nothing in hand, no lock held */
 static inline void
+hold_rest(struct hold *h)
+{
+	atomic_store(&h->resting, true);
+}
+
+static inline void
+hold_rise(struct hold *h)
+{
+	atomic_store(&h->resting, false);
+	PROBE("hold: risen");
+	hold_here(h);
+}
+
+/*
+ * Who holds, first: the thread will stand when it is there next.  true: it does.  Else wake it from whatever it waits
+ * for, ...
+ */
+static inline bool
 hold_begin(struct hold *h)
 {
 	h->last = h->last + 1 != 0 ? h->last + 1 : 1;
 	atomic_store(&h->wanted, h->last);
 	event_wake(&h->wanted);
+	return atomic_load(&h->resting);
 }
 
 /* ... and then wait until it stands. */
@@ -77,6 +104,7 @@ hold_forked(struct hold *h)
 {
 	atomic_store(&h->wanted, 0);
 	atomic_store(&h->reached, 0);
+	atomic_store(&h->resting, false);
 }
 
 #endif

@@ -205,8 +205,14 @@ sys_memfd(const char *name)
 		return (int)r;
 	r = CALL(SYS_memfd_create, name, MFD_CLOEXEC | MFD_NOEXEC_SEAL);
 	if (r == -EINVAL)
-		r = CALL(SYS_memfd_create, name, MFD_CLOEXEC);
+		r = CALL(SYS_memfd_create, name, MFD_CLOEXEC | MFD_ALLOW_SEALING);
 	return (sys_own((int)r));
+}
+
+int
+sys_seal_write(int fd)
+{
+	return ((int)CALL(SYS_fcntl, fd, F_ADD_SEALS, F_SEAL_WRITE));
 }
 
 int

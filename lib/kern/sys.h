@@ -59,6 +59,7 @@ void *sys_mremap(void *old, size_t oldlen, size_t newlen, int flags, void *new_a
 int sys_madvise(void *, size_t, int advice);
 int sys_mincore(void *, size_t, unsigned char *);
 int sys_memfd(const char *name);		/* close-on-exec; a descriptor, or negative errno */
+int sys_seal_write(int fd);			/* of a memfd; -EBUSY: somebody has a writable, shared mapping of it */
 int sys_ftruncate(int fd, uint64_t size);
 int sys_punch(int fd, uint64_t off, uint64_t len);	/* fallocate: make a hole, keep the size */
 int64_t sys_pread(int fd, void *, size_t, uint64_t off);

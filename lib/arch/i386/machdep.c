@@ -15,6 +15,7 @@
 #include "kern/lock.h"
 #include "kern/sys.h"
 #include "machdep.h"
+#include "physmem.h"
 
 #define TRAP_PAGE_FAULT	14
 #define ERR_WRITE	0x02
@@ -32,7 +33,6 @@ static struct {
 	uint32_t busy_views;		/* W: ditto */
 	char *base;			/* 2 * SLOTS slots; constant */
 	char *views;			/* behind them: MACHDEP_VIEWS slots; constant */
-	int fd;				/* constant */
 } window;
 
 vm_prot_t
@@ -52,10 +52,10 @@ window_init(int fd, uint64_t npages)
 {
 	void *p;
 
+	(void)fd;
 	(void)npages;
 	kmutex_init(&window.lock, RANK_SLAB);
 	window.busy[0] = window.busy[1] = window.busy_views = 0;
-	window.fd = fd;
 	p = sys_mmap(NULL, SPACE, PROT_NONE,
 	    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	if (sys_is_err(p))
@@ -63,6 +63,23 @@ window_init(int fd, uint64_t npages)
 	window.base = p;
 	window.views = window.base + 2 * SLOTS * SLOT_SIZE;
 	return 0;
+}
+
+/* Each slot finds its file when it is mapped. */
+int
+window_part(int fd, vm_pfn_t first, vm_pfn_t end, bool write)
+{
+	(void)fd;
+	(void)first;
+	(void)end;
+	(void)write;
+	return 0;
+}
+
+static int
+rights(vm_pfn_t pfn)
+{
+	return physmem_is_inherited(pfn) && !physmem_is_common(pfn) ? PROT_READ : PROT_READ | PROT_WRITE;
 }
 
 void
@@ -116,8 +133,8 @@ window_map(enum window_kind kind, vm_pfn_t pfn, uint32_t npages)
 	KASSERT(npages <= MACHDEP_WINDOW_PAGES);
 	slot = take_slot(&window.busy[kind], SLOTS);
 	addr = window.base + ((uint32_t)kind * SLOTS + slot) * SLOT_SIZE;
-	while (sys_is_err(sys_mmap(addr, (size_t)npages << PAGE_SHIFT, PROT_READ | PROT_WRITE,
-	    MAP_SHARED | MAP_FIXED, window.fd, (uint64_t)pfn << PAGE_SHIFT))) {
+	while (sys_is_err(sys_mmap(addr, (size_t)npages << PAGE_SHIFT, rights(pfn),
+	    MAP_SHARED | MAP_FIXED, physmem_fd_of(pfn), (uint64_t)pfn << PAGE_SHIFT))) {
 		ticket = event_prepare(window.base);
 		(void)event_wait(window.base, ticket, RETRY_NS);
 	}
@@ -145,7 +162,7 @@ window_view_open(struct window_view *v, const vm_pfn_t *pfn, uint32_t n, struct 
 		for (run = 1; i + run < n && pfn[i + run] == pfn[i] + run; run++)
 			;
 		p = sys_mmap(v->base + ((size_t)i << PAGE_SHIFT), (size_t)run << PAGE_SHIFT,
-		    PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED | MAP_POPULATE, window.fd,
+		    rights(pfn[i]), MAP_SHARED | MAP_FIXED | MAP_POPULATE, physmem_fd_of(pfn[i]),
 		    (uint64_t)pfn[i] << PAGE_SHIFT);
 		if (sys_is_err(p)) {
 			window_view_close(v);

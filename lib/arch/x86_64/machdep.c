@@ -16,6 +16,7 @@
 
 char *window_base;
 static size_t window_size;
+static bool window_inherited;		/* by a forked child; else the kernel keeps it from one */
 
 vm_prot_t
 machdep_fault_type(const siginfo_t *si, const ucontext_t *uc)
@@ -41,7 +42,23 @@ window_init(int fd, uint64_t npages)
 	window_base = p;
 	/* A core dump would read every hole of it. */
 	(void)sys_madvise(window_base, window_size, MADV_DONTDUMP);
-	(void)sys_madvise(window_base, window_size, MADV_DONTFORK);
+	window_inherited = sys_madvise(window_base, window_size, MADV_DONTFORK) != 0;
+	return 0;
+}
+
+int
+window_part(int fd, vm_pfn_t first, vm_pfn_t end, bool write)
+{
+	char *at = window_base + ((size_t)first << PAGE_SHIFT);
+	size_t size = (size_t)(end - first) << PAGE_SHIFT;
+	void *p = sys_mmap(at, size, write ? PROT_READ | PROT_WRITE : PROT_READ,
+	    MAP_SHARED | MAP_FIXED | MAP_NORESERVE, fd, (uint64_t)first << PAGE_SHIFT);
+
+	if (sys_is_err(p))
+		return sys_err(p);
+	(void)sys_madvise(at, size, MADV_DONTDUMP);
+	if (sys_madvise(at, size, MADV_DONTFORK) != 0)
+		window_inherited = true;
 	return 0;
 }
 
@@ -55,6 +72,8 @@ window_fini(void)
 void
 window_forked(void)
 {
-	/* MADV_DONTFORK kept it from the child already; where that was refused, unmap it. */
-	window_fini();
+	/* Where it was kept from the child, something else may be by now. */
+	if (window_inherited)
+		window_fini();
+	window_base = NULL;
 }

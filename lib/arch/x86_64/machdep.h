@@ -25,6 +25,8 @@ vm_prot_t machdep_fault_type(const siginfo_t *, const ucontext_t *);
 enum window_kind { WINDOW_SOURCE, WINDOW_TARGET };	/* one pool serves both here */
 
 int window_init(int fd, uint64_t npages);
+/* Frames from first to end lie in another file.  write: some are to be written.  => the window is there.  0 or -errno */
+int window_part(int fd, vm_pfn_t first, vm_pfn_t end, bool write);
 void window_fini(void);
 void window_forked(void);	/* in a forked child: it must not see the frames */
 
