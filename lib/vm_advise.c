@@ -140,7 +140,8 @@ blank(struct vm_object *o, vm_pindex_t lo, vm_pindex_t hi)
 			m = vm_page_lookup(o, ++i);
 			n++;
 		} while (i < hi && m != NULL && m->pfn == first + n);
-		if (!physmem_blank(first, n))
+		/* A forked child may see them as well. */
+		if (physmem_any_frozen(first, n) || !physmem_blank(first, n))
 			return false;
 	}
 	return true;

@@ -9,6 +9,8 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include "kern/sys.h"
 #include "physmem.h"
@@ -183,6 +185,35 @@ START_TEST(what_is_in_a_view_is_discarded)
 }
 END_TEST
 
+/* A forked child has the frames, too, that the parent gives up; and the other way round. */
+START_TEST(what_a_child_sees_stays)
+{
+	int go[2], status;
+	pid_t pid;
+	char c;
+
+	check(pipe(go) == 0);
+	pid = vmf_fork();
+	check(pid >= 0);
+	if (pid == 0) {
+		check(read(go[0], &c, 1) == 1);
+		check_pages(p, MANY, 1);
+		discard();
+		check_discarded();
+		_exit(0);
+	}
+	discard();
+	check_discarded();
+	check(write(go[1], "x", 1) == 1);
+	check(waitpid(pid, &status, 0) == pid);
+	expect_exit(status, 0);
+	check_discarded();
+	fill_pages(p, MANY, 2);
+	check_pages(p, MANY, 2);
+	audit();
+}
+END_TEST
+
 /* What was written after a fork stays away from the rest when the two become one again. */
 START_TEST(frames_need_not_be_in_a_row)
 {
@@ -239,6 +270,7 @@ main(void)
 	tcase_add_test(t, what_is_discarded_stays_mapped_and_takes_no_memory);
 	tcase_add_test(t, what_others_see_stays);
 	tcase_add_test(t, what_is_in_a_view_is_discarded);
+	tcase_add_test(t, what_a_child_sees_stays);
 	tcase_add_test(t, frames_need_not_be_in_a_row);
 	tcase_add_test(t, what_the_kernel_refuses_is_discarded_all_the_same);
 	suite_add_tcase(s, t);

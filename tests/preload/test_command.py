@@ -620,11 +620,11 @@ for i in range(3):
         self.assertGreaterEqual(parent['fork_ns'], parent['fork_ns_max'])
         self.assertGreater(parent['fork_ns_max'], 10000)
 
-    def test_without_a_limit_nothing_is_managed_and_that_is_told(self):
-        out = self.command('run', f'--stats={self.work}/s', PYTHON, '-c', self.WORK)
+    def test_with_neither_limit_nor_fast_fork_nothing_is_managed_and_that_is_told(self):
+        out = self.command('run', '--fork', 'copy', f'--stats={self.work}/s', PYTHON, '-c', self.WORK)
         self.assertEqual((out.returncode, out.stderr), (0, ''))
         self.assertEqual(set(self.stats('s')['counters'].values()), {0})
-        process = subprocess.Popen([COMMAND, 'run', 'cat'], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        process = subprocess.Popen([COMMAND, 'run', '--fork', 'copy', 'cat'], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                                    env=environment())
         process.stdin.write(b'x')
         process.stdin.flush()
