@@ -222,7 +222,7 @@ api_statistics(struct vmf_stats *s)
 	s->entries = vm_map_entry_count();
 	s->snapshots = snapshot_count();
 	s->snapshot_ns_max = snapshot_longest();
-	s->fork_ns_max = fork_longest();
+	s->v_fork_ns_max = fork_longest();
 	physmem_freeze_counts(&fc);
 	s->frames_frozen = fc.frozen;
 	s->frames_private = fc.young;

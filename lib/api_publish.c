@@ -32,7 +32,7 @@
 	X(compress_pages) X(compress_same) X(compress_used) X(compress_resident) \
 	X(compress_limit) X(v_parked) X(v_views) X(v_views_home) X(v_views_dense) \
 	X(v_dense) X(v_homed) X(v_already) X(v_snapshot_ns) X(snapshot_ns_max) \
-	X(v_forks) X(v_fork_ns) X(fork_ns_max) X(v_unfrozen) X(frames_frozen) X(frames_private) X(frames_superseded)
+	X(v_forks) X(v_fork_ns) X(v_fork_ns_max) X(v_unfrozen) X(frames_frozen) X(frames_private) X(frames_superseded)
 
 static const char stats_name[][24] = {
 #define X(name) #name,

@@ -76,13 +76,20 @@ is_fresh(vm_pfn_t pfn)
 	return fresh;
 }
 
+/* Past the program's own limit for files (RLIMIT_FSIZE) a write would raise SIGXFSZ. */
+static bool
+fits(vm_pfn_t to, uint32_t n)
+{
+	return ((uint64_t)to + n) << PAGE_SHIFT <= sys_file_limit();
+}
+
 /* Where the kernel must find memory first, it need not fault for it, nor clear it.  false: not all was copied. */
 static bool
 copy_to_fresh(const void *s, vm_pfn_t to, uint32_t n)
 {
 	size_t size = (size_t)n << PAGE_SHIFT;
 
-	return is_fresh(to) && sys_pwrite(pm.fd, s, size, (uint64_t)to << PAGE_SHIFT) == (int64_t)size;
+	return is_fresh(to) && fits(to, n) && sys_pwrite(pm.fd, s, size, (uint64_t)to << PAGE_SHIFT) == (int64_t)size;
 }
 
 void
@@ -109,6 +116,8 @@ physmem_write(vm_pfn_t to, const void *from, uint32_t n)
 {
 	size_t size = (size_t)n << PAGE_SHIFT, done = 0;
 
+	if (!fits(to, n))
+		return -EFBIG;
 	while (done < size) {
 		int64_t got = sys_pwrite(pm.fd, (const char *)from + done, size - done,
 		    ((uint64_t)to << PAGE_SHIFT) + done);

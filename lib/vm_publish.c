@@ -16,6 +16,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#include "kern/probe.h"
 #include "kern/sys.h"
 #include "kern/types.h"
 
@@ -126,9 +127,13 @@ vm_publish_prepare(void)
 {
 	struct publish_page *page = atomic_load_explicit(&pub.page, memory_order_acquire);
 
-	/* Before the caller looks for work: who gives it some after that look rings. */
-	atomic_store(&pub.asleep, true);
 	vm_publish_answer();
+	PROBE("vm_publish: answered");
+	/*
+	 * Before the caller looks for work: who gives it some after that look rings.  But after the bell was looked
+	 * at: who rang before that would take the word away, and the next one not ring.
+	 */
+	atomic_store(&pub.asleep, true);
 	return page != NULL ? pub.answered : 0;
 }
 

@@ -536,7 +536,7 @@ struct vmf_stats {
 	uint64_t snapshot_ns_max;	/* ... and the one that took longest */
 	uint64_t v_forks;		/* counter: forks of this process that share its memory with the child */
 	uint64_t v_fork_ns;		/* counter: nanoseconds for which other threads were kept out, all together ... */
-	uint64_t fork_ns_max;		/* ... and the longest */
+	uint64_t v_fork_ns_max;		/* ... and the longest */
 	uint64_t v_unfrozen;		/* counter: pages copied since a forked child sees their frames */
 	uint64_t frames_frozen;		/* gauge: frames that forked children see, too; 0: there are none */
 	uint64_t frames_private;	/* gauge: frames taken since the last fork, while there are such children */

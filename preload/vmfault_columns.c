@@ -121,8 +121,12 @@ count(const struct watch *w, char text[12], const char *a, const char *b)
 	count_text(text, (double)watch_number(&w->now, a));
 }
 
+static const char CHILDREN[] = "children";
+
+bool watch_brief;
+
 static const struct column {
-	const char *group;		/* null: that of the column before */
+	const char *group;		/* null: that of the column before; CHILDREN: not where lines are short of room */
 	const char *name;
 	int width;
 	void (*text)(const struct watch *, char text[12], const char *a, const char *b);
@@ -141,7 +145,7 @@ static const struct column {
 	{ NULL, "out", 6, rate, "v_pageouts", NULL },
 	{ "forks", "n", 5, events, "forks", NULL },
 	{ NULL, "us", 6, mean, "forks", "fork_ns" },
-	{ "children", "frozen", 6, amount, "frames_frozen", NULL },
+	{ CHILDREN, "frozen", 6, amount, "frames_frozen", NULL },
 	{ NULL, "own", 6, amount, "frames_private", NULL },
 	{ NULL, "theirs", 6, amount, "frames_superseded", NULL },
 	{ "snapshots", "n", 5, events, "v_snapshots", NULL },
@@ -151,6 +155,17 @@ static const struct column {
 };
 #define NCOLUMNS	(sizeof(columns) / sizeof(columns[0]))
 
+/* Is *i the first of a group that is not shown?  Then it becomes the first of the next one. */
+static bool
+is_left_out(size_t *i)
+{
+	bool out = watch_brief && columns[*i].group == CHILDREN;
+
+	while (out && columns[++*i].group == NULL)
+		;
+	return out;
+}
+
 void
 watch_heading(char line[2][256])
 {
@@ -159,6 +174,10 @@ watch_heading(char line[2][256])
 	for (size_t i = 0, next; i < NCOLUMNS; i = next) {
 		int width = -1, len = (int)strlen(columns[i].group), left;
 
+		if (is_left_out(&i)) {
+			next = i;
+			continue;
+		}
 		for (next = i; next == i || (next < NCOLUMNS && columns[next].group == NULL); next++) {
 			width += columns[next].width + 1;
 			at[1] += sprintf(at[1], " %*s", columns[next].width, columns[next].name);
@@ -178,6 +197,7 @@ watch_line(const struct watch *w, char line[256])
 	char text[12];
 
 	for (size_t i = 0; i < NCOLUMNS; i++) {
+		(void)is_left_out(&i);
 		columns[i].text(w, text, columns[i].a, columns[i].b);
 		line += sprintf(line, " %*s", columns[i].width, text);
 	}

@@ -164,6 +164,8 @@ draw(struct watch_list *list, double interval)
 	    list->n, list->n == 1 ? "" : "es", interval, names[order], available());
 	(void)line(&left, size.ws_col, BOLD, text);
 	(void)line(&left, size.ws_col, "", "by r resident, f faults, p paging, n pid; space: now; q: quit");
+	/* The program's name is worth more. */
+	watch_brief = true;
 	watch_heading(heading);
 	snprintf(text, sizeof(text), "        %s", heading[0]);
 	(void)line(&left, size.ws_col, "", text);

@@ -69,6 +69,7 @@ void watch_list_look(struct watch_list *, int ms);	/* ask all, look at all */
 /*
  * The columns of stat and top, in vmstat's manner: two lines of heading, and one of numbers.
  */
+extern bool watch_brief;		/* leave out what is about forked children */
 void watch_heading(char line[2][256]);
 void watch_line(const struct watch *, char line[256]);
 

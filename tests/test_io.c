@@ -637,26 +637,6 @@ START_TEST(a_ring_that_cannot_be_had_is_done_without)
 }
 END_TEST
 
-static unsigned fds_before;
-
-static void
-inherited(void *arg)
-{
-	(void)arg;
-	check(count_fds() <= fds_before + 1);		/* `file', which is the test's */
-}
-
-START_TEST(a_forked_child_has_nothing_of_it)
-{
-	fds_before = count_fds();
-	if (!setup(engines[_i]))
-		return;
-	expect_exit(in_child(inherited, NULL), 0);
-	teardown();
-	expect(count_fds(), fds_before);
-}
-END_TEST
-
 int
 main(void)
 {
@@ -685,7 +665,6 @@ main(void)
 	tcase_add_loop_test(tc, where_io_uring_is_forbidden_system_calls_serve, 0, 4);
 	tcase_add_test(tc, sixty_four_kilobytes_of_locked_memory_are_enough);
 	tcase_add_loop_test(tc, a_ring_that_cannot_be_had_is_done_without, 0, 3);
-	tcase_add_loop_test(tc, a_forked_child_has_nothing_of_it, 0, 2);
 	suite_add_tcase(s, tc);
 	return run_suite(s);
 }
