@@ -111,16 +111,27 @@ physmem_copy(vm_pfn_t from, vm_pfn_t to, uint32_t n)
 	}
 }
 
+/* A piece of them, where they are not to be written as a file. */
+static int64_t
+copy_some(vm_pfn_t to, const char *from, size_t done, size_t size)
+{
+	size_t off = done & PAGE_MASK;
+	char *p = window_map(WINDOW_TARGET, to + (vm_pfn_t)(done >> PAGE_SHIFT), 1);
+	int64_t n = sys_copy(p + off, from + done, MIN(PAGE_SIZE - off, size - done));
+
+	window_unmap(p);
+	return n;
+}
+
 int
 physmem_write(vm_pfn_t to, const void *from, uint32_t n)
 {
 	size_t size = (size_t)n << PAGE_SHIFT, done = 0;
+	bool as_file = fits(to, n);
 
-	if (!fits(to, n))
-		return -EFBIG;
 	while (done < size) {
-		int64_t got = sys_pwrite(pm.fd, (const char *)from + done, size - done,
-		    ((uint64_t)to << PAGE_SHIFT) + done);
+		int64_t got = as_file ? sys_pwrite(pm.fd, (const char *)from + done, size - done,
+		    ((uint64_t)to << PAGE_SHIFT) + done) : copy_some(to, from, done, size);
 
 		if (got <= 0 && got != -EINTR)
 			return got < 0 ? (int)got : -EIO;

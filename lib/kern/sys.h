@@ -62,6 +62,8 @@ int sys_memfd(const char *name);		/* close-on-exec; a descriptor, or negative er
 int sys_seal_write(int fd);			/* of a memfd; -EBUSY: somebody has a writable, shared mapping of it */
 int sys_ftruncate(int fd, uint64_t size);
 int sys_punch(int fd, uint64_t off, uint64_t len);	/* fallocate: make a hole, keep the size */
+/* memcpy() of memory of ours that may be inaccessible: -EFAULT then.  Bytes, or -errno */
+int64_t sys_copy(void *to, const void *from, size_t);
 int64_t sys_pread(int fd, void *, size_t, uint64_t off);
 int64_t sys_pwrite(int fd, const void *, size_t, uint64_t off);
 /* => at most SYS_IOV_MAX pieces */
