@@ -357,6 +357,7 @@ static int
 close_with_shared(void)
 {
 	for (uint32_t tries = 0; tries < SHARED_TRIES; tries++) {
+		uint64_t began;
 		int error;
 
 		fork_enter();
@@ -364,8 +365,9 @@ close_with_shared(void)
 		fork_leave();
 		if (error != 0)
 			return error;
-		f.began = sys_clock();
+		began = sys_clock();
 		close_library();
+		f.began = began;
 		f.share = may_share && fork_can_share();
 		error = fork_share_mark();
 		/* A copy is no way to share. */
@@ -461,20 +463,24 @@ fork_longest(void)
 void
 fork_parent(bool failed)
 {
-	sys_sigset_t mask = f.mask;
+	sys_sigset_t mask;
+	bool share;
 
 	if (!mine)
 		return;
-	if (!failed && (!f.share || fork_share_is_written()))
+	/* What is in f is the next one's once we go on. */
+	mask = f.mask;
+	share = f.share;
+	if (!failed && (!share || fork_share_is_written()))
 		await_child();
-	if (f.share)
+	if (share)
 		fork_share_parent(failed);
 	close_files();
 	took(sys_clock() - f.began);
 	go_on();
 	sys_setmask(&mask);
 	/* Somebody has to see when the child is gone. */
-	if (f.share)
+	if (share)
 		vm_pageout_trim();
 }
 

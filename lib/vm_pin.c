@@ -52,7 +52,7 @@ static struct slot {
 	_Atomic vm_offset_t s, e;
 } __attribute__((__aligned__(32))) slot[SLOTS];
 
-static struct vm_map *map;		/* constant from the first opening on; null: there was none */
+static struct vm_map *_Atomic map;		/* constant from the first opening on; null: there was none */
 static _Atomic uint32_t open_state;	/* FREE: closed; LIGHT: open; MOVING: being closed */
 
 /* Each thread has its own TLS, some pages from the next one's. */
