@@ -79,7 +79,8 @@ static struct {
 } __attribute__((__aligned__(64))) inside[SLOTS];
 
 static _Atomic bool enabled;
-static bool hand, may_share;
+static bool hand;
+static _Atomic bool may_share;
 static _Atomic uint64_t longest;
 static _Atomic bool closed;		/* a fork is being made: only one at a time */
 
@@ -186,6 +187,7 @@ close_library(void)
 			break;
 		(void)event_wait(&inside, ticket, LOOK_NS);
 	}
+	alone_settle();
 	PROBE("fork: the library is empty");
 	vm_pin_close();
 	vm_pageout_hold();
@@ -658,6 +660,12 @@ fork_enable(bool by_hand, bool share)
 	may_share = share;
 	atomic_store(&enabled, true);
 	return 0;
+}
+
+void
+fork_copy_only(void)
+{
+	atomic_store(&may_share, false);
 }
 
 bool

@@ -31,6 +31,7 @@
  */
 int fork_enable(bool by_hand, bool share);
 uint64_t fork_longest(void);		/* nanoseconds */
+void fork_copy_only(void);		/* from now on no child shares frames */
 bool fork_by_hand(void);
 
 /*

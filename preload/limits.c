@@ -21,6 +21,7 @@
 #include <sys/resource.h>
 #include <sys/syscall.h>
 
+#include "fork.h"
 #include "gate_impl.h"
 #include "shim.h"
 #include "vmfault.h"
@@ -73,6 +74,9 @@ set(int resource, const struct limit *new, const struct limit *old)
 		return -EPERM;
 	if (resource == RLIMIT_FSIZE) {
 		error = set_soft(resource, new->cur);
+		/* What a child writes of shared frames would lie past the limit. */
+		if (new->cur != RLIM64_INFINITY)
+			fork_copy_only();
 		if (error == 0 && new->cur != RLIM64_INFINITY && shim_config.memory != 0 && !kept[i].on) {
 			(void)vmf_set_memory(UINT64_MAX);
 			shim_say("runs without a limit of memory from now on: its files are limited (ulimit -f)", NULL);

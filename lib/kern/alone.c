@@ -17,6 +17,8 @@ alone_is_ours(void)
 	return mine;
 }
 
+static _Atomic uint32_t made, begun;	/* threads, since the process began */
+
 static void *
 begin(void *fn)
 {
@@ -24,6 +26,7 @@ begin(void *fn)
 
 	memcpy(&run, &fn, sizeof(run));
 	mine = true;
+	atomic_fetch_add(&begun, 1);
 	return run(NULL);
 }
 
@@ -39,6 +42,7 @@ alone_thread(pthread_t *thread, void *(*fn)(void *))
 	error = pthread_create(thread, NULL, begin, arg);
 	sys_setmask(&old);
 	atomic_fetch_add(&ours, error == 0);
+	atomic_fetch_add(&made, error == 0);
 	return -error;
 }
 
@@ -53,6 +57,15 @@ void
 alone_forked(void)
 {
 	atomic_store(&ours, 0);
+	atomic_store(&made, 0);
+	atomic_store(&begun, 0);
+}
+
+void
+alone_settle(void)
+{
+	while (atomic_load(&begun) < atomic_load(&made))
+		sys_yield();
 }
 
 int

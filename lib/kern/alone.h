@@ -24,6 +24,11 @@ void alone_join(pthread_t);
 bool alone_is_ours(void);		/* the calling thread is one of these */
 void alone_forked(void);		/* in a forked child: they have not come along */
 int alone_number(void);			/* how many threads are ours */
+/*
+ * Wait until those that were made have begun: before that they are libc's, or a sanitizer's, and may have locks that a
+ * forked child would find taken for ever.
+ */
+void alone_settle(void);
 bool alone(void);
 
 #endif

@@ -8,7 +8,7 @@
  *
  * An item comes from the list of freed ones, or else from where the newest
  * chunk was never used, or else a chunk is added: 64 KB, then 256 KB, then
- * 1 MB, then 2 MB ever after, so that a small program stays small and a large one makes
+ * 1 MB, then, from 4 MB on, 2 MB ever after, so that a small program stays small and a large one makes
  * few mappings.  Chunks of 2 MB are cut from ARENAS, where the kernel is asked for huge pages: a fork has to
  * copy a page table's entry for every page of ours, and of these there are five hundred times fewer.  A fresh chunk is zeroed by the kernel and takes memory as it
  * is touched; only items that were used before need to be cleared here.
@@ -51,6 +51,7 @@
 #define CHUNK_FIRST	(64u << 10)
 #define CHUNK_MAX	(1u << 20)	/* of small pages */
 #define CHUNK_HUGE	(2u << 20)
+#define HUGE_FROM	(4u << 20)	/* bytes of a slab: what is small stays so */
 #define ARENA		((uintptr_t)(sizeof(void *) > 4 ? 64u : 8u) << 20)	/* a power of two */
 #define ARENAS		1024u		/* of which we know later where they are */
 #define SPARES		16
@@ -356,7 +357,7 @@ slab_grow(struct slab *s)
 	s->bump = (char *)c + CHUNK_HEADER;
 	s->bump_end = (char *)c + size;
 	asan_hide(s->bump, (size_t)(s->bump_end - s->bump));
-	s->chunk = s->chunk < CHUNK_MAX ? MIN(4 * s->chunk, CHUNK_MAX) : CHUNK_HUGE;
+	s->chunk = s->chunk < CHUNK_MAX ? MIN(4 * s->chunk, CHUNK_MAX) : s->bytes < HUGE_FROM ? CHUNK_MAX : CHUNK_HUGE;
 	return (true);
 }
 
