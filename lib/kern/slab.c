@@ -21,7 +21,6 @@
 
 #include "kern/slab.h"
 
-#include <errno.h>
 #include <stddef.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -53,7 +52,6 @@
 #define CHUNK_HUGE	(2u << 20)
 #define HUGE_FROM	(4u << 20)	/* bytes of a slab: what is small stays so */
 #define ARENA		((uintptr_t)(sizeof(void *) > 4 ? 64u : 8u) << 20)	/* a power of two */
-#define ARENAS		1024u		/* of which we know later where they are */
 #define SPARES		16
 
 struct chunk {
@@ -151,14 +149,7 @@ kmem_trim(void)
  * Arenas
  */
 
-#ifndef MADV_COLLAPSE
-#define MADV_COLLAPSE	25
-#endif
-
 static _Atomic uintptr_t arena_next;	/* the next chunk; at the end of an arena, or 0: there is none */
-static _Atomic uintptr_t arenas[ARENAS];
-static _Atomic uint32_t narenas;
-static uint32_t collapse_hand;		/* chunks that kmem_collapse() has seen to; one thread's */
 
 /* An aligned one; 0: the kernel refuses. */
 static uintptr_t
@@ -193,10 +184,6 @@ arena_alloc(void)
 		if (base == 0)
 			return (NULL);
 		if (atomic_compare_exchange_strong(&arena_next, &at, base + CHUNK_HUGE)) {
-			uint32_t n = atomic_fetch_add(&narenas, 1);
-
-			if (n < ARENAS)
-				atomic_store(&arenas[n], base);
 			at = base;
 			break;
 		}
@@ -204,22 +191,6 @@ arena_alloc(void)
 	}
 	atomic_fetch_add_explicit(&kmem_total, CHUNK_HUGE, memory_order_acquire);
 	return ((void *)at);
-}
-
-bool
-kmem_collapse(void)
-{
-	uint32_t chunks = (uint32_t)(ARENA / CHUNK_HUGE), arena = collapse_hand / chunks;
-	uintptr_t base = arena < ARENAS ? atomic_load(&arenas[arena]) : 0, at = base + collapse_hand % chunks * CHUNK_HUGE;
-	uintptr_t next = atomic_load(&arena_next);
-
-	if (base == 0 || (next > base && next <= base + ARENA && at >= next) ||
-	    sys_madvise((void *)at, CHUNK_HUGE, MADV_COLLAPSE) == -EINVAL) {
-		collapse_hand = 0;
-		return (false);
-	}
-	collapse_hand++;
-	return (true);
 }
 
 void *

@@ -9,7 +9,6 @@
  * the poison when they are given out again.
  */
 
-#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -39,10 +38,6 @@ void slab_fini(struct slab *);
 void *kmem_alloc(size_t size);
 void kmem_free(void *, size_t size);
 void kmem_trim(void);			/* give back what is kept for the next kmem_alloc() */
-/*
- * Slabs' memory that a fork has cut to small pages: make a large one of the next piece again.  false: that was the last
- */
-bool kmem_collapse(void);
 /* Bytes taken by all slabs and kmem_alloc()s of the library. */
 uint64_t kmem_bytes(void);
 
