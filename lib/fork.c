@@ -229,14 +229,14 @@ settle_views(void)
 	return result == KERN_SUCCESS ? 0 : -ENOMEM;
 }
 
-static int
+static void
 take_rights(void)
 {
 	struct vm_map *map;
 
 	FOREACH_MAP(map, i)
-		pmap_protect(map->pmap, map->base, map->end, VM_PROT_READ | VM_PROT_EXECUTE, PMAP_KEEP_WIRED);
-	return 0;
+		pmap_protect(map->pmap, map->base, map->end, VM_PROT_READ | VM_PROT_EXECUTE,
+		    PMAP_KEEP_WIRED | PMAP_KEEP_VIEWS);
 }
 
 static void
@@ -384,16 +384,6 @@ close_with_shared(void)
 	return -EAGAIN;
 }
 
-static int
-copy_prepare(void)
-{
-	int error = settle_views();
-
-	if (error == 0)
-		error = take_rights();
-	return error != 0 ? error : physmem_copy_all(&f.memory);
-}
-
 int
 fork_prepare(void)
 {
@@ -416,7 +406,14 @@ fork_prepare(void)
 	lock_spares();
 	error = sys_pipe(f.answer);
 	if (error == 0)
-		error = f.share ? fork_share_prepare(&f.memory) : copy_prepare();
+		error = f.share ? fork_share_prepare(&f.memory) : settle_views();
+	if (error == 0) {
+		take_rights();
+		if (f.share)
+			fork_share_keep();
+		else
+			error = physmem_copy_all(&f.memory);
+	}
 	if (error == 0) {
 		error = swap_copy_all(&f.swap);
 		if (error == 0 && !f.share)
@@ -542,19 +539,13 @@ reserve(struct vm_map *map)
 	}
 }
 
-/* But for what is wired.  => the new frames are there */
+/* They were other threads', or those of a call that this one will not come back to. */
 static void
-forget_mappings(struct vm_map *map)
+release_holds(struct vm_map *map)
 {
-	int error;
-
-	/* Holds were other threads', or those of a call that this one will not come back to. */
 	krwlock_write(&map->lock);
 	vm_fault_release_holds(map);
 	krwlock_write_unlock(&map->lock);
-	error = pmap_forked(map->pmap);
-	if (error != 0)
-		give_up("wired memory cannot be mapped", error);
 }
 
 static void
@@ -563,17 +554,17 @@ copy_child(void)
 	struct vm_map *map;
 	int error;
 
-	/* First, lest the kernel put something else there. */
-	FOREACH_MAP(map, i)
-		reserve(map);
-	forget_threads();
 	copy_written();
 	window_forked();
 	error = physmem_forked(f.memory);
 	if (error != 0)
 		give_up("there is no window onto its frames", error);
-	FOREACH_MAP(map, i)
-		forget_mappings(map);
+	/* But for what is wired. */
+	FOREACH_MAP(map, i) {
+		error = pmap_forked(map->pmap);
+		if (error != 0)
+			give_up("wired memory cannot be mapped", error);
+	}
 }
 
 static void
@@ -581,7 +572,6 @@ share_child(void)
 {
 	int error;
 
-	forget_threads();
 	window_forked();
 	error = fork_share_child(f.memory);
 	if (error != 0)
@@ -592,10 +582,18 @@ void
 fork_child(void)
 {
 	sys_sigset_t mask = f.mask;
+	struct vm_map *map;
 
 	if (!mine || atomic_load(parent))
 		return;
 	atomic_store(parent, true);
+	/* First, lest the kernel put something else there. */
+	if (!f.share)
+		FOREACH_MAP(map, i)
+			reserve(map);
+	forget_threads();
+	FOREACH_MAP(map, i)
+		release_holds(map);
 	/* Nobody can page out for us until we have threads. */
 	physmem_set_budget(UINT32_MAX);
 	if (f.share)

@@ -189,7 +189,6 @@ keep(struct vm_map *map, vm_offset_t va, pt_entry_t pte)
 int
 fork_share_prepare(int *memory)
 {
-	struct vm_map *map;
 	int error;
 
 	*memory = physmem_another();
@@ -201,17 +200,19 @@ fork_share_prepare(int *memory)
 		*memory = -1;
 		return error;
 	}
-	for (uint32_t i = 0; (map = task_nth(i)) != NULL; i++, task_put(map))
-		pmap_protect(map->pmap, map->base, map->end, VM_PROT_READ | VM_PROT_EXECUTE,
-		    PMAP_KEEP_WIRED | PMAP_KEEP_VIEWS);
-	(void)each_written(keep);
 	return 0;
+}
+
+void
+fork_share_keep(void)
+{
+	(void)each_written(keep);
 }
 
 void
 fork_share_parent(bool failed)
 {
-	(void)each_written(keep);
+	fork_share_keep();
 	fork_live_parent(failed);
 }
 
@@ -224,12 +225,12 @@ static int
 copy(struct vm_map *map, vm_offset_t va, pt_entry_t pte)
 {
 	struct vm_map_entry *e = vm_map_entry_at(map, va);
-	struct vm_object *o = e->map.object;
+	struct vm_object *o = e != NULL ? e->map.object : NULL;
 	uint32_t entered;
 	struct vm_page *m;
 	bool ok = true;
 
-	KASSERT_ALWAYS(e != NULL && o != NULL);
+	KASSERT_ALWAYS(o != NULL);
 	if (physmem_is_common(PTE_PFN(pte)))
 		return 0;
 	vm_object_lock(o);
@@ -291,12 +292,6 @@ fork_share_child(int memory)
 	error = physmem_inherit(memory);
 	if (error != 0)
 		return error;
-	/* Holds were other threads', or those of a call that this one will not come back to. */
-	for (uint32_t i = 0; (map = task_nth(i)) != NULL; i++, task_put(map)) {
-		krwlock_write(&map->lock);
-		vm_fault_release_holds(map);
-		krwlock_write_unlock(&map->lock);
-	}
 	error = each_written(copy);
 	if (!physmem_has_common())
 		return error;

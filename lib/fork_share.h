@@ -21,10 +21,12 @@ int fork_share_mark(void);
 /* In the child, when it has threads: what it is not to have goes. */
 void fork_share_none(void);
 /*
- * Nobody may write any more, and what frames hold is the child's as well.  *memory: where its own are going to be.
+ * What frames hold is going to be the child's as well.  *memory: where its own are going to be.
  * => 0, or -errno and nothing has happened
  */
 int fork_share_prepare(int *memory);
+/* Nobody may write any more: what can be written all the same stays ours. */
+void fork_share_keep(void);
 /* Is there memory that is written all the same?  Then the child has to copy it before anybody goes on. */
 bool fork_share_is_written(void);
 /* In the parent.  failed: there is no child */

@@ -246,6 +246,16 @@ dirty_free(vm_pfn_t pfn)
 }
 
 void
+dirty_freed(void)
+{
+	physmem_note_low();
+	if (pm.interval_end == 0) {
+		pm.interval_end = 1;		/* the first one is over at once */
+		atomic_store(&pm.untended, true);
+	}
+}
+
+void
 physmem_free(vm_pfn_t pfn)
 {
 	physmem_free_many(&pfn, 1);
@@ -262,11 +272,7 @@ physmem_free_many(const vm_pfn_t *pfn, uint32_t n)
 			dirty_free(pfn[i]);
 		plenty |= pm.nused % PLENTY_STEP == 0;
 	}
-	physmem_note_low();
-	if (pm.interval_end == 0) {
-		pm.interval_end = 1;		/* the first one is over at once */
-		atomic_store(&pm.untended, true);
-	}
+	dirty_freed();
 	kmutex_unlock(&pm.lock);
 	event_wake(&physmem_freed);
 	if (plenty)

@@ -18,26 +18,12 @@
 
 #define CHUNK	MIN(256u, MACHDEP_WINDOW_PAGES)		/* frames in one call */
 
+/* All of it, from or to the file. */
 static int
-write_all(int fd, const char *p, size_t len, uint64_t offset)
+transfer(bool out, int fd, char *p, size_t len, uint64_t offset)
 {
 	while (len > 0) {
-		int64_t n = sys_pwrite(fd, p, len, offset);
-
-		if (n <= 0)
-			return n == 0 ? -EIO : (int)n;
-		p += n;
-		len -= (size_t)n;
-		offset += (uint64_t)n;
-	}
-	return 0;
-}
-
-static int
-read_all(int fd, char *p, size_t len, uint64_t offset)
-{
-	while (len > 0) {
-		int64_t n = sys_pread(fd, p, len, offset);
+		int64_t n = out ? sys_pwrite(fd, p, len, offset) : sys_pread(fd, p, len, offset);
 
 		if (n <= 0)
 			return n == 0 ? -EIO : (int)n;
@@ -59,7 +45,7 @@ copy_run(int fd, vm_pfn_t pfn, uint32_t n)
 
 		k = MIN(n, CHUNK);
 		p = window_map(WINDOW_SOURCE, pfn, k);
-		error = write_all(fd, p, (size_t)k << PAGE_SHIFT, (uint64_t)pfn << PAGE_SHIFT);
+		error = transfer(true, fd, p, (size_t)k << PAGE_SHIFT, (uint64_t)pfn << PAGE_SHIFT);
 		window_unmap(p);
 	}
 	return error;
@@ -104,17 +90,8 @@ copy_data(int fd, int64_t size)
 int
 physmem_copy_all(int *fd)
 {
-	int64_t size = sys_size(physmem_fd());
-	int error;
-
-	/* Past this limit ftruncate() would raise SIGXFSZ. */
-	if (sys_file_limit() < (uint64_t)size)
-		return -ENOMEM;
-	*fd = sys_memfd("vmfault");
-	if (*fd < 0)
-		return *fd;
-	error = sys_ftruncate(*fd, (uint64_t)size);
-	return error != 0 ? error : copy_data(*fd, size);
+	*fd = physmem_another();
+	return *fd < 0 ? *fd : copy_data(*fd, sys_size(*fd));
 }
 
 int
@@ -126,9 +103,9 @@ physmem_copy_frame(int fd, vm_pfn_t pfn)
 
 	if (buf == NULL)
 		return -ENOMEM;
-	error = read_all(physmem_fd(), buf, PAGE_SIZE, at);
+	error = transfer(false, physmem_fd(), buf, PAGE_SIZE, at);
 	if (error == 0)
-		error = write_all(fd, buf, PAGE_SIZE, at);
+		error = transfer(true, fd, buf, PAGE_SIZE, at);
 	kmem_free(buf, PAGE_SIZE);
 	return error;
 }

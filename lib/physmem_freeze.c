@@ -226,11 +226,7 @@ release_block(vm_pfn_t first, void *arg)
 			pm.nsuperseded--;
 			dirty_free(first + i * 64 + (vm_pfn_t)__builtin_ctzll(word[i]));
 		}
-	physmem_note_low();
-	if (pm.interval_end == 0) {
-		pm.interval_end = 1;
-		atomic_store(&pm.untended, true);
-	}
+	dirty_freed();
 	kmutex_unlock(&pm.lock);
 	kmutex_lock(&pm.lock);
 	return true;

@@ -126,8 +126,9 @@ blocks_bytes(void)
 
 /* All of these: => lock held */
 void physmem_note_low(void);
-/* One frame is nobody's any more. */
+/* One frame is nobody's any more; and when those at hand are done with: */
 void dirty_free(vm_pfn_t);
+void dirty_freed(void);
 /* A dirty frame is used from now on, with what is in it. */
 void dirty_take(vm_pfn_t);
 vm_pfn_t dirty_any(void);		/* 0: none */

@@ -9,6 +9,7 @@
 #define DIR_LINKS	2		/* that any directory has */
 
 static _Atomic int ours;
+static _Atomic uint32_t made, begun;	/* threads, since the process began */
 static __thread bool mine __attribute__((__tls_model__("initial-exec")));	/* this thread is one of them */
 
 bool
@@ -16,8 +17,6 @@ alone_is_ours(void)
 {
 	return mine;
 }
-
-static _Atomic uint32_t made, begun;	/* threads, since the process began */
 
 static void *
 begin(void *fn)

@@ -8,10 +8,11 @@
  *
  * An item comes from the list of freed ones, or else from where the newest
  * chunk was never used, or else a chunk is added: 64 KB, then 256 KB, then
- * 1 MB, then, from 4 MB on, 2 MB ever after, so that a small program stays small and a large one makes
- * few mappings.  Chunks of 2 MB are cut from ARENAS, where the kernel is asked for huge pages: a fork has to
- * copy a page table's entry for every page of ours, and of these there are five hundred times fewer.  A fresh chunk is zeroed by the kernel and takes memory as it
- * is touched; only items that were used before need to be cleared here.
+ * 1 MB, then, from 4 MB on, 2 MB ever after, so that a small program stays
+ * small and a large one makes few mappings.  Chunks of 2 MB are cut from ARENAS,
+ * where the kernel is asked for huge pages: a fork has to copy a page table's
+ * entry for every page of ours, and of these there are five hundred times fewer.
+ * A fresh chunk is zeroed by the kernel and takes memory as it is touched; only items that were used before need to be cleared here.
  *
  * Poison (assertions of level 2): the first word of a freed item is the link
  * of the list, the rest is filled with a byte.  Who finds another byte when
