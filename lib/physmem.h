@@ -76,6 +76,8 @@ int physmem_freeze(uint32_t *id);
 void physmem_freeze_end(void);
 void physmem_thaw(uint32_t id);
 void physmem_make_young(vm_pfn_t);	/* it is not frozen: nobody else sees it */
+/* A frame that was freed while it was frozen, and still is, is ours again, with what is in it.  false: it is not one */
+bool physmem_take_back(vm_pfn_t);
 /*
  * All processes that see it write it (VMF_INHERIT_SHARE): it is not frozen, nor is it given to anybody else while one of
  * them lives.  => used, not young; the library is closed

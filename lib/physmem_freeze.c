@@ -277,6 +277,28 @@ physmem_thaw(uint32_t id)
 }
 
 bool
+physmem_take_back(vm_pfn_t pfn)
+{
+	bool ok = physmem_is_inherited(pfn);
+
+	if (ok)
+		return true;
+	kmutex_lock(&pm.lock);
+	for (uint32_t i = 0; i < PHYSMEM_FREEZES && !ok && pm.nused + pm.nlent < pm.budget; i++) {
+		struct freeze *f = &pm.freeze[i];
+
+		ok = f->live && test_bit(f->superseded, pfn);
+		if (ok) {
+			clear_bit(f->superseded, pfn);
+			pm.nused++;
+			pm.nsuperseded--;
+		}
+	}
+	kmutex_unlock(&pm.lock);
+	return ok;
+}
+
+bool
 physmem_make_common(vm_pfn_t pfn)
 {
 	bool ok;

@@ -69,6 +69,7 @@ struct pmap_leaf {
 	bool stale;		/* many of these were not written between the last two protects */
 	bool view;		/* a private view (pmap_view.c): the ptes say what may be done to the frames; */
 	bool view_write;	/* ... it can be written */
+	uint32_t avoid;		/* a hint: a view would not last, until the pmap's epoch is that; 0: nothing is known */
 	uint32_t dense;		/* a hint: all of it is likely to be written until the pmap's epoch is that; 0: is not */
 	uint64_t write[PMAP_LEAF_WORDS];	/* a bit for each pte that nwrite counts */
 	uint64_t apart[PMAP_LEAF_WORDS];	/* a bit for each pte that napart counts */
@@ -175,8 +176,21 @@ void pmap_change_wiring(struct pmap *, vm_offset_t va, bool wired);	/* => the pt
  * it ends.  Until then nothing is entered there, nothing removed, and nothing wired.
  */
 void pmap_view_around(struct pmap *, vm_offset_t va, size_t leaves, size_t *before, size_t *after);
-bool pmap_view_open(struct pmap *, vm_offset_t va, vm_pfn_t pfn, size_t leaves);	/* false: not possible.  => none wired */
+struct pmap_away {
+	uint32_t page;		/* of the leaf */
+	vm_pfn_t pfn;		/* the frame that has its bytes */
+};
+/*
+ * `away', of one leaf: pages that are in other frames.  The view shows them from the start, as if they had been written.
+ * false: not possible.  => none wired; nobody can write what is away
+ */
+bool pmap_view_open(struct pmap *, vm_offset_t va, vm_pfn_t pfn, size_t leaves, const struct pmap_away *away, uint32_t naway);
 bool pmap_has_views(void);
+/* A view of the leaf at va had to end for a page that was held.  For some time none is to be opened. */
+void pmap_view_avoid(struct pmap *, vm_offset_t va);
+bool pmap_view_avoided(struct pmap *, vm_offset_t va);
+/* Is that so, or are more than a few pages of the leaf written without one? */
+bool pmap_wants_own(struct pmap *, vm_offset_t va);
 void pmap_view_close(struct pmap *, vm_offset_t va);		/* it can be read, not written */
 /* The view at va, and those after it that are like it, so many leaves at most, lose the right to write. */
 void pmap_view_still(struct pmap *, vm_offset_t va, size_t leaves);

@@ -30,6 +30,8 @@
 #include "vm_meter.h"
 
 #define LEAF_SIZE	((vm_size_t)PMAP_LEAF_PAGES << PAGE_SHIFT)
+#define AVOID_TIMES	16u		/* snapshots and forks that what is known of a leaf is good for */
+#define OWN_MANY	16u		/* pages: more than a few */
 #define RUNS_SHARE	4u		/* of all mappings: with more in use no view is made, for it cannot be forgotten */
 
 /* An entry of /proc/self/pagemap (the kernel's Documentation/admin-guide/mm/pagemap.rst). */
@@ -53,6 +55,28 @@ map_private(void *va, vm_size_t size, int fd, vm_pfn_t pfn)
 	if (!sys_is_err(p))
 		(void)sys_madvise(p, size, MADV_DONTDUMP);
 	return p;
+}
+
+/* The same for a leaf with some pages of other frames', at once: nobody sees it without these. */
+static void *
+map_mended(void *va, vm_pfn_t pfn, const struct pmap_away *away, uint32_t naway)
+{
+	char *p = map_private(NULL, LEAF_SIZE, physmem_fd_of(pfn), pfn);
+	void *q = NULL;
+	bool ok = true;
+
+	if (sys_is_err(p))
+		return p;
+	for (uint32_t i = 0; i < naway && ok; i++)
+		ok = sys_pread(physmem_fd_of(away[i].pfn), p + ((size_t)away[i].page << PAGE_SHIFT), PAGE_SIZE,
+		    (uint64_t)away[i].pfn << PAGE_SHIFT) == PAGE_SIZE;
+	if (ok)
+		q = sys_mremap(p, LEAF_SIZE, LEAF_SIZE, MREMAP_MAYMOVE | MREMAP_FIXED, va);
+	if (!ok || sys_is_err(q)) {
+		(void)sys_munmap(p, LEAF_SIZE);
+		return MAP_FAILED;
+	}
+	return q;
 }
 
 /* Which of n pages from va on are the kernel's copies?  A bit for each.  0 or -errno */
@@ -166,7 +190,7 @@ pmap_view_around(struct pmap *pmap, vm_offset_t va, size_t leaves, size_t *befor
 }
 
 bool
-pmap_view_open(struct pmap *pmap, vm_offset_t va, vm_pfn_t pfn, size_t leaves)
+pmap_view_open(struct pmap *pmap, vm_offset_t va, vm_pfn_t pfn, size_t leaves, const struct pmap_away *away, uint32_t naway)
 {
 	size_t i = index_of(pmap, va), j = i + (leaves << PMAP_LEAF_SHIFT) - 1;
 	bool ok = false;
@@ -175,8 +199,10 @@ pmap_view_open(struct pmap *pmap, vm_offset_t va, vm_pfn_t pfn, size_t leaves)
 	if (pmap_runs() + leaves < pmap_budget / RUNS_SHARE && (leaves > 1 || leaf_make(pmap, i) != NULL)) {
 		uint64_t before = leaves > 1 ? ends(pmap, i, j) : boundaries(pmap, i, j);
 
+		KASSERT(naway == 0 || leaves == 1);
 		vm_count(v_map_calls);
-		ok = !sys_is_err(map_private((void *)va, leaves * LEAF_SIZE, physmem_fd_of(pfn), pfn));
+		ok = !sys_is_err(naway != 0 ? map_mended((void *)va, pfn, away, naway) :
+		    map_private((void *)va, leaves * LEAF_SIZE, physmem_fd_of(pfn), pfn));
 		if (!ok)
 			must_unmap(pmap, i, j);
 		for (size_t k = i; ok && k < j; k += PMAP_LEAF_PAGES, pfn += PMAP_LEAF_PAGES) {
@@ -191,6 +217,46 @@ pmap_view_open(struct pmap *pmap, vm_offset_t va, vm_pfn_t pfn, size_t leaves)
 	}
 	kmutex_unlock(&pmap->lock);
 	return ok;
+}
+
+void
+pmap_view_avoid(struct pmap *pmap, vm_offset_t va)
+{
+	struct pmap_leaf *l;
+
+	kmutex_lock(&pmap->lock);
+	l = leaf_peek(pmap, index_of(pmap, va));
+	if (l != NULL)
+		l->avoid = MAX(pmap->epoch + AVOID_TIMES, 1);
+	kmutex_unlock(&pmap->lock);
+}
+
+bool
+pmap_view_avoided(struct pmap *pmap, vm_offset_t va)
+{
+	struct pmap_leaf *l;
+	bool avoid;
+
+	kmutex_lock(&pmap->lock);
+	l = leaf_peek(pmap, index_of(pmap, va));
+	if (l != NULL && l->avoid != 0 && (int32_t)(l->avoid - pmap->epoch) < 0)
+		l->avoid = 0;
+	avoid = l != NULL && l->avoid != 0;
+	kmutex_unlock(&pmap->lock);
+	return avoid;
+}
+
+bool
+pmap_wants_own(struct pmap *pmap, vm_offset_t va)
+{
+	const struct pmap_leaf *l;
+	bool many;
+
+	kmutex_lock(&pmap->lock);
+	l = leaf_peek(pmap, index_of(pmap, va));
+	many = l != NULL && l->nwrite >= OWN_MANY;
+	kmutex_unlock(&pmap->lock);
+	return many || pmap_view_avoided(pmap, va);
 }
 
 /* The kernel's rights for the views of pages [i, i + n) become those.  Nothing may be lost by it. */

@@ -346,6 +346,8 @@ fault_viewed(struct faultstate *fs)
 		unlock_and_deallocate(fs);
 		return result;
 	}
+	if ((fs->flags & VM_FAULT_WIRE) && fs->map != NULL)
+		pmap_view_avoid(fs->map->pmap, fs->va);
 	object->ref_count++;
 	unlock_and_deallocate(fs);
 	PROBE("vm_fault: before bringing home");
@@ -375,7 +377,7 @@ fault_leaf(struct faultstate *fs)
 	    (c != NULL && !vm_object_lock_try(c)))
 		return KERN_SUCCESS;
 	if (frozen)
-		done = vm_view_open(fs, c);
+		done = !pmap_view_avoided(fs->map->pmap, fs->va) && vm_view_open(fs, c);
 	else
 		done = vm_fault_copy_lacks(c, fs->first_pindex) && (vm_dense_push(fs, c) || vm_view_open(fs, c));
 	if (c != NULL)
@@ -664,7 +666,11 @@ fault_push(struct faultstate *fs)
 static enum kern_return
 fault_own(struct faultstate *fs)
 {
-	if (likely(!physmem_is_frozen(fs->m->pfn)) || vm_page_own(fs->m))
+	if (likely(!physmem_is_frozen(fs->m->pfn)))
+		return KERN_SUCCESS;
+	if ((fs->flags & VM_FAULT_WIRE) && fs->map != NULL)
+		pmap_view_avoid(fs->map->pmap, fs->va);
+	if (vm_own_leaf(fs) || vm_page_own(fs->m))
 		return KERN_SUCCESS;
 	release_page(&fs->m);
 	return wait_frame(fs);

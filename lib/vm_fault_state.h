@@ -70,6 +70,12 @@ struct faultstate {
 };
 
 /*
+ * vm_own.c: if views have not been good for the leaf, copy all of its frozen frames before this page is written.
+ * => first_object locked, fs->m busy, in it.  false: the page's frame is still frozen
+ */
+bool vm_own_leaf(struct faultstate *);
+
+/*
  * Copy the page of an object into its copy c, which lacks it.
  * => both locked; m is busy or nobody can write it.  false: no frame; nothing changed.
  */

@@ -29,6 +29,7 @@
 
 #include "kern/assert.h"
 #include "kern/event.h"
+#include "kern/probe.h"
 #include "kern/slab.h"
 #include "kern/sys.h"
 #include "physmem.h"
@@ -141,9 +142,7 @@ vm_view_row(struct vm_object *o, vm_pindex_t lo, uint32_t pages, const struct vm
 
 			if (k + i == 0)
 				pfn = m->pfn;
-			if (m->pfn != pfn + k + i || m->wire_count != 0 ||
-			    (m->flags & (PG_FAKE | PG_LAUNDRY | PG_FREE | PG_VIEW)) ||
-			    ((m->flags & PG_BUSY) && m != ours) || physmem_is_common(m->pfn))
+			if (m->pfn != pfn + k + i || !vv_may_view(m, ours))
 				return 0;
 		}
 	}
@@ -191,9 +190,10 @@ vv_unlink(struct vm_view *v)
 	physmem_lend_end(PMAP_LEAF_PAGES);
 }
 
-/* => o and c locked */
+/* mend: null, or what the first leaf's row lacks.  => o and c locked */
 static bool
-open_run(struct faultstate *fs, vm_offset_t va, vm_pindex_t lo, vm_pfn_t pfn, uint32_t leaves, bool populated)
+open_run(struct faultstate *fs, vm_offset_t va, vm_pindex_t lo, vm_pfn_t pfn, uint32_t leaves, bool populated,
+    const struct vm_view_mend *mend)
 {
 	struct vm_view *v[GROUP_MOST];
 	uint32_t n = 0;
@@ -203,7 +203,8 @@ open_run(struct faultstate *fs, vm_offset_t va, vm_pindex_t lo, vm_pfn_t pfn, ui
 		return false;
 	while (n < leaves && (v[n] = slab_alloc(&vv.slab)) != NULL)
 		n++;
-	opened = n == leaves && pmap_view_open(fs->map->pmap, va, pfn, leaves);
+	opened = n == leaves && pmap_view_open(fs->map->pmap, va, pfn, leaves, mend != NULL ? mend->away : NULL,
+	    mend != NULL ? mend->n : 0);
 	if (!opened) {
 		while (n > 0)
 			slab_free(&vv.slab, v[--n]);
@@ -224,6 +225,23 @@ open_run(struct faultstate *fs, vm_offset_t va, vm_pindex_t lo, vm_pfn_t pfn, ui
 	return true;
 }
 
+/* The leaf at va, which nobody has a copy of, although some of its pages have left the row.  => o locked */
+static bool
+open_mended(struct faultstate *fs, vm_offset_t va, vm_pindex_t lo, bool passing)
+{
+	struct vm_view_mend mend;
+	bool opened;
+
+	if (!vv_mend(fs->first_object, lo, fs->m, &mend))
+		return false;
+	/* Those that have frames of their own are written; not while they are moved. */
+	pmap_remove(fs->map->pmap, va, va + LEAF_SIZE);
+	PROBE("vm_view: before a view of a row with gaps");
+	opened = open_run(fs, va, lo, mend.base, 1, passing, &mend);
+	vv_mend_end(fs->first_object, lo, &mend, opened);
+	return opened;
+}
+
 /*
  * The leaf at va, and parked ones around it that are like it, unless the thread is passing through: the more of them, the more views there
  * are already.  => o and c locked
@@ -235,8 +253,11 @@ open_around(struct faultstate *fs, const struct vm_object *c, vm_offset_t va, vm
 	size_t before, after, group = 1;
 	vm_pfn_t pfn, other;
 
-	if (!vm_view_is_eligible(fs, c, va, 1) || (pfn = vm_view_row(o, lo, PMAP_LEAF_PAGES, fs->m)) == 0)
+	if (!vm_view_is_eligible(fs, c, va, 1))
 		return false;
+	pfn = vm_view_row(o, lo, PMAP_LEAF_PAGES, fs->m);
+	if (pfn == 0)
+		return c == NULL && open_mended(fs, va, lo, passing);
 	while (!passing && group < GROUP_MOST && group * GROUP_SHARE < atomic_load_explicit(&vv.n, memory_order_relaxed))
 		group *= 2;
 	pmap_view_around(fs->map->pmap, va, group, &before, &after);
@@ -251,7 +272,7 @@ open_around(struct faultstate *fs, const struct vm_object *c, vm_offset_t va, vm
 			after = n - 1;
 	}
 	if (!open_run(fs, va - before * LEAF_SIZE, lo - (vm_pindex_t)(before << PMAP_LEAF_SHIFT),
-	    pfn - (vm_pfn_t)(before << PMAP_LEAF_SHIFT), (uint32_t)(1 + before + after), passing))
+	    pfn - (vm_pfn_t)(before << PMAP_LEAF_SHIFT), (uint32_t)(1 + before + after), passing, NULL))
 		return false;
 	/* Who comes to the first page after it next is passing through, and wants it all. */
 	lo += (vm_pindex_t)((after + 1) << PMAP_LEAF_SHIFT);

@@ -51,6 +51,29 @@ vv_first(const struct vm_view *v)
 	return (vm_pindex_t)v->node.key;
 }
 
+/* Is it in memory, at rest but for `ours', and only for those who map it?  => locked */
+static inline bool
+vv_may_view(const struct vm_page *m, const struct vm_page *ours)
+{
+	return m->wire_count == 0 && !(m->flags & (PG_FAKE | PG_LAUNDRY | PG_FREE | PG_VIEW)) &&
+	    (!(m->flags & PG_BUSY) || m == ours) && !physmem_is_common(m->pfn);
+}
+
+/* Pages of a leaf that are not in the row of the others, and where that begins. */
+#define MEND_MOST	64u
+struct vm_view_mend {
+	vm_pfn_t base;
+	uint32_t n;
+	struct pmap_away away[MEND_MOST];
+};
+/*
+ * vm_view_mend.c: find them in the leaf from page lo on, and take their places in the row for them again.  false: there are
+ * too many, or somebody has such a place.  At the end, if a view was opened, they are there; else all is as it was.
+ * => locked
+ */
+bool vv_mend(struct vm_object *, vm_pindex_t lo, const struct vm_page *ours, struct vm_view_mend *);
+void vv_mend_end(struct vm_object *, vm_pindex_t lo, const struct vm_view_mend *, bool opened);
+
 uint32_t vv_count(const uint64_t map[PMAP_LEAF_WORDS]);		/* bits that are set */
 /* The first view that has pages of [lo, hi), or null.  => locked */
 struct vm_view *vv_in(struct vm_object *, vm_pindex_t lo, vm_pindex_t hi);

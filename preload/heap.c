@@ -20,6 +20,8 @@
 #include "signals.h"
 #include "vmfault.h"
 
+#define LEAF ((size_t)512 * VMF_PAGE_SIZE)
+
 #ifndef MADV_COLLAPSE
 #define MADV_COLLAPSE 25
 #endif
@@ -81,12 +83,19 @@ commit(struct heap_call *c)
 	return error != 0 ? error : vmf_protect(c->addr, c->size, c->arg);
 }
 
-/* An address is a wish: to make what lies before it larger. */
+/*
+ * An address is a wish: to make what lies before it larger.  What is a leaf (2 MB) or more gets whole ones, of which the rest is
+ * never touched: after a fork the writers of a whole leaf are served by the kernel, those of a part by a fault for each
+ * page.
+ */
 static int
 map(struct heap_call *c)
 {
+	size_t whole = c->size < LEAF ? c->size : (c->size + LEAF - 1) & ~(LEAF - 1);
 	int error = c->addr != NULL ? vmf_allocate(VMF_TASK_DEFAULT, &c->addr, c->size, VMF_FIXED) : -EEXIST;
 
+	if (error != 0 && whole > c->size)
+		error = vmf_allocate(VMF_TASK_DEFAULT, &c->addr, whole, 0);
 	if (error != 0)
 		error = vmf_allocate(VMF_TASK_DEFAULT, &c->addr, c->size, 0);
 	if (error == 0 && c->arg != (PROT_READ | PROT_WRITE))

@@ -244,7 +244,7 @@ op_open(size_t l, size_t most)
 	l -= before;
 	n = before + 1 + after;
 	parked_views += n > 1;
-	ok = pmap_view_open(pmap, va(l * LEAF), HOME + (vm_pfn_t)(l * LEAF), n);
+	ok = pmap_view_open(pmap, va(l * LEAF), HOME + (vm_pfn_t)(l * LEAF), n, NULL, 0);
 	opened += ok;
 	grouped += ok && n > 1;
 	for (size_t k = l; ok && k < l + n; k++) {
