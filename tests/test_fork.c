@@ -310,6 +310,12 @@ static struct pair {
 
 static _Atomic bool over;
 
+/*
+ * For threads beside one that forks: they have all begun before, and none ends before all have forked.  Where
+ * threads begin and end a sanitizer's allocator has its locks, which a child would find taken for ever.
+ */
+static pthread_barrier_t together;
+
 TOUCHES_MANAGED static void
 begin_pair(struct pair *w)
 {
@@ -321,6 +327,7 @@ write_pairs(void *arg)
 {
 	struct pair *w = arg;
 
+	(void)pthread_barrier_wait(&together);
 	for (uint64_t n = 1; !over; n++) {
 		atomic_store(w->first, n);
 		atomic_store(w->second, n);
@@ -349,6 +356,7 @@ START_TEST(the_child_sees_one_instant)
 	p = alloc(pages);
 	fill_pages(p, pages, 1);
 	over = false;
+	expect(pthread_barrier_init(&together, NULL, WRITERS + 1), 0);
 	for (int i = 0; i < WRITERS; i++) {
 		/* One begins at the end. */
 		pairs[i].first = (void *)(p + (i % 2 ? (size_t)i : pages - 1 - (size_t)i) * PG);
@@ -356,6 +364,7 @@ START_TEST(the_child_sees_one_instant)
 		begin_pair(&pairs[i]);
 		expect(pthread_create(&pairs[i].thread, NULL, write_pairs, &pairs[i]), 0);
 	}
+	(void)pthread_barrier_wait(&together);
 	for (int i = 0; i < FORKS; i++)
 		expect_good(forked(look_at_pairs, NULL));
 	over = true;
@@ -369,8 +378,10 @@ END_TEST
 static void *
 fork_often(void *arg)
 {
+	(void)pthread_barrier_wait(&together);
 	for (int i = 0; i < FORKS / WRITERS; i++)
 		expect_good(forked(rewrite, arg));
+	(void)pthread_barrier_wait(&together);
 	return NULL;
 }
 
@@ -382,6 +393,7 @@ START_TEST(several_threads_fork)
 	begin_with(0, 0, false);
 	p = alloc(PAGES);
 	fill_pages(p, PAGES, 1);
+	expect(pthread_barrier_init(&together, NULL, WRITERS), 0);
 	for (int i = 0; i < WRITERS; i++)
 		expect(pthread_create(&t[i], NULL, fork_often, p), 0);
 	for (int i = 0; i < WRITERS; i++)
