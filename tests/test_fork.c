@@ -26,7 +26,7 @@
 #define FORK_SHARES	false		/* test_fork-share: true */
 #endif
 
-enum { BUDGET = 256, SET = 4 * BUDGET, WRITERS = 3, FORKS = SANITIZED ? 10 : 40 };
+enum { BUDGET = 256, SET = 4 * BUDGET, WRITERS = 3, FORKS = SANITIZED ? 10 : 40, PATIENCE_MS = 20000 };
 
 static void
 begin_with(uint32_t flags, size_t swap_pages, bool by_hand)
@@ -281,6 +281,80 @@ START_TEST(children_one_after_another_share)
 	for (f.key = 1; f.key <= FORKS && FORK_SHARES; f.key++) {
 		expect_good(forked(write_number, &f));
 		check_pages(f.p, PAGES, f.key);
+	}
+	stop();
+}
+END_TEST
+
+struct gate {
+	int fd[2];
+};
+
+/* It ends when nobody has the other end any more. */
+static void
+linger(void *arg)
+{
+	struct gate *g = arg;
+	char c;
+
+	(void)close(g->fd[1]);
+	check(read(g->fd[0], &c, 1) == 0);
+}
+
+/* Every fourth page is missing, lest the kernel be left to copy: it would leave pages where they are. */
+#define FOREACH_PAGE(i)	for (size_t i = 0; i < SET; i++) if (i % 4 != 3)
+
+/* When all can be read. */
+static uint64_t
+mappings(const char *p)
+{
+	FOREACH_PAGE(i)
+		(void)((const volatile char *)p)[i * PG];
+	return STAT(mappings);
+}
+
+/*
+ * What is written while a child lives is away from home, and its mappings are in pieces.  When the child is gone it comes
+ * home by itself, long before the mappings are in the way.
+ */
+START_TEST(all_come_home_after_a_fork)
+{
+	uint64_t few, homed, written;
+	struct gate g;
+	pid_t pid;
+	char *p;
+
+	if (!FORK_SHARES)
+		return;
+	begin_with(0, 0, false);
+	p = alloc(SET);
+	for (size_t i = 3; i < SET; i += 4)
+		expect(vmf_unmap(p + i * PG, PG), 0);
+	FOREACH_PAGE(i)
+		fill(p + i * PG, PG, mix(0, i));
+	few = mappings(p);
+	for (uint64_t key = 1; key < 7; key++) {
+		homed = STAT(v_homed);
+		written = 0;
+		expect(pipe(g.fd), 0);
+		pid = forked(linger, &g);
+		FOREACH_PAGE(i) {
+			if (i % 7 == key) {
+				fill(p + i * PG, PG, mix(key, i));
+				written++;
+			}
+		}
+		check(mappings(p) >= few + written);
+		(void)close(g.fd[0]);
+		(void)close(g.fd[1]);
+		expect_good(pid);
+		for (uint64_t began = now_ms(); mappings(p) > few; usleep(1000))
+			if (now_ms() - began > PATIENCE_MS)
+				die("%llu mappings, not %llu", (unsigned long long)STAT(mappings), (unsigned long long)few);
+		check(STAT(v_homed) >= homed + written);
+		FOREACH_PAGE(i)
+			check_fill(p + i * PG, PG, mix(i % 7 <= key ? i % 7 : 0, i));
+		audit();
 	}
 	stop();
 }
@@ -832,6 +906,7 @@ main(void)
 	tcase_add_test(t, what_is_in_views_is_copied_too);
 	tcase_add_test(t, children_have_children);
 	tcase_add_test(t, children_one_after_another_share);
+	tcase_add_test(t, all_come_home_after_a_fork);
 	tcase_add_loop_test(t, the_child_sees_one_instant, 0, 2);
 	tcase_add_test(t, several_threads_fork);
 	tcase_add_test(t, wired_pages_stay_so_and_held_ones_do_not);
