@@ -10,7 +10,7 @@ usage: soak.py SHIM runs N
                    after each round what a process holds is counted: descriptors, threads, mappings, and
                    bytes in memory, in swap and in memory files.  It must not grow.  At first it does: until it has
                    had its most, and what is freed goes as fast as it comes.  How long that takes shows: where
-                   something seems to grow the rounds go on, some times as long; by then what does not end has grown all the more
+                   something seems to grow the rounds go on, up to ninety; by then what does not end has grown all the more
 
 At the end there must be no process left, no memory file of one, and no file.
 """
@@ -32,7 +32,7 @@ JOBS = os.path.join(os.path.dirname(os.path.abspath(__file__)), 'jobs')
 PR_SET_CHILD_SUBREAPER = 36
 HANGS = 300		# seconds
 WARM = 3		# rounds that say what may be held, at least; and as many to compare with
-LONGER = 4		# times as many rounds as were asked for: who grows to the end of these grows
+ENOUGH = 90		# rounds: a heap in pieces has its most after some twenty; who grows then grows
 SPARE = 2 << 20		# bytes that an allocator may come to keep
 SPARE_MAPPINGS = 40
 
@@ -273,13 +273,10 @@ class Redis:
 
 def go_round(loops, end):
     """Rounds of all that are in the list, one after another: until it is time, but often enough; and on while any seems to grow."""
-    asked = None		# rounds, when it was time
     try:
         for n in itertools.count():
-            if asked is None and n >= 2 * WARM and time.monotonic() > end:
-                asked = n
-            if failures or asked is not None and (
-                    n >= LONGER * asked or not any(counts.judge()[1] for _, counts in loops)):
+            if failures or n >= 2 * WARM and time.monotonic() > end and (
+                    n >= ENOUGH or not any(counts.judge()[1] for _, counts in loops)):
                 break
             for loop, counts in loops:
                 loop.round()
