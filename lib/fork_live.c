@@ -32,6 +32,7 @@
 #include "kern/sys.h"
 #include "kern/types.h"
 #include "physmem.h"
+#include "vm_object.h"
 #include "vm_view.h"
 
 #define SOON_NS		((int64_t)2 * 1000 * 1000)
@@ -149,6 +150,8 @@ fork_live_tend(void)
 	}
 	if (n != live.n)
 		vm_view_thawed();
+	if (n == 0 && live.n != 0)
+		vm_homecoming_thawed();
 	live.n = n;
 	if (n == 0)
 		return EVENT_FOREVER;

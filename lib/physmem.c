@@ -22,7 +22,8 @@
 #include "physmem_impl.h"
 
 #define HUGE_SHIFT	18			/* homes of 1 GB and more are aligned to it */
-#define STRAY_RUN	(1u << RUN_SHIFT)	/* strays are taken from runs of this length */
+#define STRAY_RUN	(1u << RUN_SHIFT)	/* strays are taken from runs of this length; they are aligned to it */
+#define STRAY_LOOKS	64			/* runs that are looked at for one that can serve again */
 #define FLUSH_LEAST	256u			/* frames that are given back if one is wanted */
 #define LEAST_SPACE	(1u << 16)		/* frames: fewer are not worth starting with */
 
@@ -177,6 +178,10 @@ physmem_fini(void)
 		avl_remove(&pm.free, n);
 		slab_free(&pm.extents, container_of(n, struct extent, node));
 	}
+	while ((n = avl_first(&pm.stray_runs)) != NULL) {
+		avl_remove(&pm.stray_runs, n);
+		slab_free(&pm.extents, container_of(n, struct extent, node));
+	}
 	window_fini();
 	freeze_fini();
 	(void)sys_munmap(pm.used, bitmaps_bytes());
@@ -306,6 +311,49 @@ physmem_unreserve(struct physmem_home *home)
 	home->npages = 0;
 }
 
+/* Of a stray run.  => lock held */
+static bool
+is_half_empty(vm_pfn_t run)
+{
+	const uint64_t *word = &pm.used[(physmem_base + run) / 64];
+	int n = 0;
+
+	for (uint32_t i = 0; i < STRAY_RUN / 64; i++)
+		n += __builtin_popcountll(word[i]);
+	return n <= (int)STRAY_RUN / 2;
+}
+
+/*
+ * The next run for strays: one that served before and that most have left, or else a new one.  So strays that come and
+ * go, as with each fork, go round in a few runs, of which the frames may still be in memory.
+ * => lock held.  0: none
+ */
+static vm_pfn_t
+stray_run(void)
+{
+	struct avl_node *n = avl_find_ge(&pm.stray_runs, pm.stray_hand);
+	struct extent *e;
+	vm_pfn_t run;
+
+	for (int looks = 0; looks < STRAY_LOOKS; looks++, n = avl_next(n)) {
+		n = n != NULL ? n : avl_first(&pm.stray_runs);
+		if (n == NULL)
+			break;
+		run = (vm_pfn_t)n->key;
+		pm.stray_hand = run + 1;
+		if (is_half_empty(run))
+			return run;
+	}
+	run = extent_alloc(STRAY_RUN, STRAY_RUN);
+	/* No memory to remember it by: it serves once. */
+	e = run != 0 ? slab_alloc(&pm.extents) : NULL;
+	if (e != NULL) {
+		*e = (struct extent){ .node.key = run, .npages = STRAY_RUN };
+		avl_insert(&pm.stray_runs, &e->node);
+	}
+	return run;
+}
+
 /* A free frame that is nobody's wish.  => lock held.  0: the frame space is full. */
 static vm_pfn_t
 stray_alloc(void)
@@ -314,11 +362,12 @@ stray_alloc(void)
 		for (; pm.stray < pm.stray_end; pm.stray++)
 			if (!test_bit(pm.used, physmem_base + pm.stray))
 				return physmem_base + pm.stray++;
-		pm.stray = extent_alloc(STRAY_RUN, 1);
+		pm.stray = stray_run();
+		pm.stray_end = pm.stray + STRAY_RUN;
 		if (pm.stray == 0)
 			break;
-		pm.stray_end = pm.stray + STRAY_RUN;
 	}
+	pm.stray = pm.stray_end = 0;
 	/* Every run is reserved or full of strangers: look everywhere. */
 	for (uint64_t i = physmem_base / 64; i < pm.nframes / 64; i++) {
 		uint64_t used = pm.used[i] | (i == physmem_base / 64);	/* the first one is no frame */

@@ -88,6 +88,7 @@ bool physmem_is_common(vm_pfn_t);
 bool physmem_has_common(void);
 bool physmem_is_frozen(vm_pfn_t);	/* inherited, or frozen, and not common; a hint that may be late to see a thaw */
 bool physmem_any_frozen(vm_pfn_t, uint32_t n);
+bool physmem_has_frozen(void);		/* does a freeze live?  A hint */
 struct physmem_freeze_counts {
 	uint64_t frozen, young, superseded;	/* frames */
 	uint32_t live;				/* freezes */

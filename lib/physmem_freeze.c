@@ -350,6 +350,12 @@ physmem_any_frozen(vm_pfn_t pfn, uint32_t n)
 	return any;
 }
 
+bool
+physmem_has_frozen(void)
+{
+	return atomic_load_explicit(&pm.nfreezes, memory_order_relaxed) != 0;
+}
+
 void
 physmem_freeze_counts(struct physmem_freeze_counts *c)
 {

@@ -54,7 +54,9 @@ struct physmem {
 	struct avl free;		/* extents; disjoint, not adjacent; counted from physmem_base, as homes are */
 	uint32_t high;			/* no extent has ever been taken from here on */
 	struct slab extents;
-	vm_pfn_t stray, stray_end;	/* the run that strays come from, counted likewise */
+	vm_pfn_t stray, stray_end;	/* what is left of the run that strays come from, counted likewise */
+	struct avl stray_runs;		/* all such runs */
+	vm_pfn_t stray_hand;		/* where to go on looking for one that can serve again */
 	uint64_t low_mark;
 	_Atomic bool low;		/* not guarded: a hint; fewer than low_mark are left */
 

@@ -20,7 +20,10 @@
  * the one frame or, later, to the other.
  *
  * It has a price, a copy and a fault or two for each run, and so it is only paid while the
- * mappings in use are a good part of the budget.  The thread works one part in DUTY of the time.
+ * mappings in use are a good part of the budget; and after a fork that shared frames.  Whatever was written
+ * while the child lived is away, for home was frozen.  If that stayed so each fork would leave
+ * more mappings, and more frames in pieces, than the one before.  So when the last child is gone everybody comes home, once:
+ * until a round over all objects finds nobody who can.  The thread works one part in DUTY of the time.
  *
  * Locks: an object's comes before the list's, so the thread, which comes from the list, tries it.  Who is in the list
  * leaves it, locked, before it is freed; the thread holds its lock as long as it has to do with it.
@@ -51,6 +54,7 @@ static struct {
 	pthread_t thread;
 	_Atomic bool stop;
 	char work;			/* its address: what the thread waits on */
+	_Atomic bool thawed;		/* no child sees our frames any more; the thread has not heard of it */
 	_Atomic bool hold;		/* nobody is to move */
 	_Atomic int steps;		/* under way */
 } hc;
@@ -61,6 +65,7 @@ vm_homecoming_init(void)
 	kmutex_init(&hc.lock, RANK_AWAY);
 	TAILQ_INIT(&hc.list);
 	atomic_store(&hc.n, 0);
+	atomic_store(&hc.thawed, false);
 }
 
 void
@@ -193,7 +198,7 @@ bring_some(struct vm_object *o)
  * Objects
  */
 
-/* The first in the list that nobody holds, locked, and the last in the list now; or null. */
+/* The first in the list that nobody holds, locked; or null. */
 static struct vm_object *
 next_object(void)
 {
@@ -201,17 +206,25 @@ next_object(void)
 
 	kmutex_lock(&hc.lock);
 	TAILQ_FOREACH(o, &hc.list, away_link)
-		if (vm_object_lock_try(o)) {
-			TAILQ_REMOVE(&hc.list, o, away_link);
-			TAILQ_INSERT_TAIL(&hc.list, o, away_link);
+		if (vm_object_lock_try(o))
 			break;
-		}
 	kmutex_unlock(&hc.lock);
 	return o;
 }
 
+/* It has had its turn: it is the last in the list now.  => locked, in the list */
+static void
+put_last(struct vm_object *o)
+{
+	kmutex_lock(&hc.lock);
+	TAILQ_REMOVE(&hc.list, o, away_link);
+	TAILQ_INSERT_TAIL(&hc.list, o, away_link);
+	kmutex_unlock(&hc.lock);
+}
+
+/* *through: all of an object was looked at. */
 static uint32_t
-step(void)
+step(bool *through)
 {
 	struct vm_object *o = next_object();
 	uint32_t came;
@@ -221,19 +234,24 @@ step(void)
 	if (o->away_hand == 0)
 		o->away_seen = false;		/* a new round */
 	came = bring_some(o);
-	if (o->away_hand == 0 && !o->away_seen)
+	*through = o->away_hand == 0;
+	if (*through && !o->away_seen)
 		vm_object_strays_end(o);
+	else if (*through)
+		put_last(o);
 	vm_object_unlock(o);
 	return came;
 }
 
-uint32_t
-vm_homecoming_step(void)
+/* A step, unless nobody is to move. */
+static uint32_t
+step_unless_held(bool *through)
 {
 	uint32_t came;
 
+	*through = false;
 	atomic_fetch_add(&hc.steps, 1);
-	came = atomic_load(&hc.hold) ? 0 : step();
+	came = atomic_load(&hc.hold) ? 0 : step(through);
 	atomic_fetch_sub(&hc.steps, 1);
 	return came;
 }
@@ -245,42 +263,83 @@ vm_homecoming_hold(bool hold)
 	while (hold && atomic_load(&hc.steps) != 0)
 		sys_yield();
 }
+
 /* => it was held */
 void
 vm_homecoming_forked(void)
 {
 	kmutex_init(&hc.lock, RANK_AWAY);
 	atomic_store(&hc.hold, false);
+	atomic_store(&hc.thawed, false);
 }
 
-static bool
-in_the_way(void)
+void
+vm_homecoming_thawed(void)
 {
-	return pmap_mappings() > pmap_mappings_max() / IN_THE_WAY && !physmem_is_low();
+	atomic_store(&hc.thawed, true);
+}
+
+/* What the thread knows. */
+struct round {
+	bool all;			/* everybody is to come home, since a thaw */
+	uint32_t quiet;			/* objects that were looked through in a row, and nobody came */
+};
+
+static bool
+is_time(struct round *r)
+{
+	if (atomic_exchange(&hc.thawed, false))
+		*r = (struct round){ .all = true };
+	if (physmem_is_low())
+		return false;
+	/* What is frozen again leaves a frame behind, and home may be frozen as well. */
+	return (r->all && !physmem_has_frozen()) || pmap_mappings() > pmap_mappings_max() / IN_THE_WAY;
+}
+
+/* How long to rest after it. */
+static int64_t
+one_step(struct round *r)
+{
+	uint64_t began = sys_clock();
+	bool through;
+	uint32_t came = step_unless_held(&through);
+
+	r->quiet = came != 0 ? 0 : r->quiet + through;
+	/* The first look at each may have begun in the middle. */
+	if (r->quiet > 2 * atomic_load(&hc.n))
+		r->all = false;
+	if (came == 0 && !r->all)
+		return LOOK_NS;
+	return MAX((int64_t)(sys_clock() - began) * (DUTY - 1), LEAST_PAUSE_NS);
 }
 
 static void *
 homecoming(void *arg)
 {
+	struct round round = { 0 };
 	int64_t pause = 0;
 
 	(void)arg;
 	while (!atomic_load(&hc.stop)) {
 		uint32_t ticket = event_prepare(&hc.work);
 		bool none = atomic_load(&hc.n) == 0;
-		uint64_t began;
 
 		if (!atomic_load(&hc.stop) && (none || pause > 0))
 			(void)event_wait(&hc.work, ticket, none ? EVENT_FOREVER : pause);
-		pause = LOOK_NS;
-		if (none || !in_the_way())
-			continue;
-		began = sys_clock();
-		if (vm_homecoming_step() != 0)
-			pause = MAX((int64_t)(sys_clock() - began) * (DUTY - 1), LEAST_PAUSE_NS);
+		pause = !none && is_time(&round) ? one_step(&round) : LOOK_NS;
 	}
 	return NULL;
 }
+
+#ifdef VMF_TESTING
+uint32_t
+vm_homecoming_step(void)
+{
+	bool through;
+
+	return step_unless_held(&through);
+}
+#endif
 
 int
 vm_homecoming_start(void)

@@ -202,12 +202,15 @@ void vm_object_home_release(struct vm_object *);	/* => empty, going */
 /* Coming home (vm_homecoming.c).  The object has pages that are away from home.  => locked */
 void vm_object_strays(struct vm_object *);
 void vm_object_strays_end(struct vm_object *);		/* it has none, or is going.  => locked, or nobody finds it */
-uint32_t vm_homecoming_step(void);			/* bring a few home; how many.  => no object locked */
 void vm_homecoming_init(void);
 int vm_homecoming_start(void);				/* the thread; 0 or -errno */
 void vm_homecoming_stop(void);
 void vm_homecoming_hold(bool);				/* have nobody moved, or go on */
+void vm_homecoming_thawed(void);			/* no child sees our frames any more */
 void vm_homecoming_forked(void);			/* in a child */
+#ifdef VMF_TESTING
+uint32_t vm_homecoming_step(void);			/* bring a few home; how many.  => no object locked */
+#endif
 void vm_home_init(void);
 void vm_home_fini(void);
 /*

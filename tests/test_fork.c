@@ -26,7 +26,7 @@
 #define FORK_SHARES	false		/* test_fork-share: true */
 #endif
 
-enum { BUDGET = 256, SET = 4 * BUDGET, WRITERS = 3, FORKS = SANITIZED ? 10 : 40 };
+enum { BUDGET = 256, SET = 4 * BUDGET, WRITERS = 3, FORKS = SANITIZED ? 10 : 40, PATIENCE_MS = 20000 };
 
 static void
 begin_with(uint32_t flags, size_t swap_pages, bool by_hand)
@@ -286,6 +286,80 @@ START_TEST(children_one_after_another_share)
 }
 END_TEST
 
+struct gate {
+	int fd[2];
+};
+
+/* It ends when nobody has the other end any more. */
+static void
+linger(void *arg)
+{
+	struct gate *g = arg;
+	char c;
+
+	(void)close(g->fd[1]);
+	check(read(g->fd[0], &c, 1) == 0);
+}
+
+/* Every fourth page is missing, lest the kernel be left to copy: it would leave pages where they are. */
+#define FOREACH_PAGE(i)	for (size_t i = 0; i < SET; i++) if (i % 4 != 3)
+
+/* When all can be read. */
+static uint64_t
+mappings(const char *p)
+{
+	FOREACH_PAGE(i)
+		(void)((const volatile char *)p)[i * PG];
+	return STAT(mappings);
+}
+
+/*
+ * What is written while a child lives is away from home, and its mappings are in pieces.  When the child is gone it comes
+ * home by itself, long before the mappings are in the way.
+ */
+START_TEST(all_come_home_after_a_fork)
+{
+	uint64_t few, homed, written;
+	struct gate g;
+	pid_t pid;
+	char *p;
+
+	if (!FORK_SHARES)
+		return;
+	begin_with(0, 0, false);
+	p = alloc(SET);
+	for (size_t i = 3; i < SET; i += 4)
+		expect(vmf_unmap(p + i * PG, PG), 0);
+	FOREACH_PAGE(i)
+		fill(p + i * PG, PG, mix(0, i));
+	few = mappings(p);
+	for (uint64_t key = 1; key < 7; key++) {
+		homed = STAT(v_homed);
+		written = 0;
+		expect(pipe(g.fd), 0);
+		pid = forked(linger, &g);
+		FOREACH_PAGE(i) {
+			if (i % 7 == key) {
+				fill(p + i * PG, PG, mix(key, i));
+				written++;
+			}
+		}
+		check(mappings(p) >= few + written);
+		(void)close(g.fd[0]);
+		(void)close(g.fd[1]);
+		expect_good(pid);
+		for (uint64_t began = now_ms(); mappings(p) > few; usleep(1000))
+			if (now_ms() - began > PATIENCE_MS)
+				die("%llu mappings, not %llu", (unsigned long long)STAT(mappings), (unsigned long long)few);
+		check(STAT(v_homed) >= homed + written);
+		FOREACH_PAGE(i)
+			check_fill(p + i * PG, PG, mix(i % 7 <= key ? i % 7 : 0, i));
+		audit();
+	}
+	stop();
+}
+END_TEST
+
 START_TEST(children_have_children)
 {
 	struct family me = { .depth = SANITIZED ? 2 : 4, .key = 7 };
@@ -310,6 +384,12 @@ static struct pair {
 
 static _Atomic bool over;
 
+/*
+ * For threads beside one that forks: they have all begun before, and none ends before all have forked.  Where
+ * threads begin and end a sanitizer's allocator has its locks, which a child would find taken for ever.
+ */
+static pthread_barrier_t together;
+
 TOUCHES_MANAGED static void
 begin_pair(struct pair *w)
 {
@@ -321,6 +401,7 @@ write_pairs(void *arg)
 {
 	struct pair *w = arg;
 
+	(void)pthread_barrier_wait(&together);
 	for (uint64_t n = 1; !over; n++) {
 		atomic_store(w->first, n);
 		atomic_store(w->second, n);
@@ -349,6 +430,7 @@ START_TEST(the_child_sees_one_instant)
 	p = alloc(pages);
 	fill_pages(p, pages, 1);
 	over = false;
+	expect(pthread_barrier_init(&together, NULL, WRITERS + 1), 0);
 	for (int i = 0; i < WRITERS; i++) {
 		/* One begins at the end. */
 		pairs[i].first = (void *)(p + (i % 2 ? (size_t)i : pages - 1 - (size_t)i) * PG);
@@ -356,6 +438,7 @@ START_TEST(the_child_sees_one_instant)
 		begin_pair(&pairs[i]);
 		expect(pthread_create(&pairs[i].thread, NULL, write_pairs, &pairs[i]), 0);
 	}
+	(void)pthread_barrier_wait(&together);
 	for (int i = 0; i < FORKS; i++)
 		expect_good(forked(look_at_pairs, NULL));
 	over = true;
@@ -369,8 +452,10 @@ END_TEST
 static void *
 fork_often(void *arg)
 {
+	(void)pthread_barrier_wait(&together);
 	for (int i = 0; i < FORKS / WRITERS; i++)
 		expect_good(forked(rewrite, arg));
+	(void)pthread_barrier_wait(&together);
 	return NULL;
 }
 
@@ -382,6 +467,7 @@ START_TEST(several_threads_fork)
 	begin_with(0, 0, false);
 	p = alloc(PAGES);
 	fill_pages(p, PAGES, 1);
+	expect(pthread_barrier_init(&together, NULL, WRITERS), 0);
 	for (int i = 0; i < WRITERS; i++)
 		expect(pthread_create(&t[i], NULL, fork_often, p), 0);
 	for (int i = 0; i < WRITERS; i++)
@@ -820,6 +906,7 @@ main(void)
 	tcase_add_test(t, what_is_in_views_is_copied_too);
 	tcase_add_test(t, children_have_children);
 	tcase_add_test(t, children_one_after_another_share);
+	tcase_add_test(t, all_come_home_after_a_fork);
 	tcase_add_loop_test(t, the_child_sees_one_instant, 0, 2);
 	tcase_add_test(t, several_threads_fork);
 	tcase_add_test(t, wired_pages_stay_so_and_held_ones_do_not);

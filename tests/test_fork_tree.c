@@ -414,15 +414,17 @@ main(void)
 {
 	int trees = (int)from_environment("FORK_TREES", TREES);
 	Suite *s = suite_create("fork/tree");
-	TCase *copies = tcase_create("copies"), *inherit = tcase_create("inherit");
+	TCase *copies = tcase_create("copies"), *inherit;
 
 	tcase_set_timeout(copies, 120);
-	tcase_set_timeout(inherit, 120);
 	suite_add_tcase(s, copies);
 	tcase_add_loop_test(copies, trees_of_copies, 0, trees);
 	/* A copy is no way to share. */
-	if (forks_share())
+	if (forks_share()) {
+		inherit = tcase_create("inherit");
+		tcase_set_timeout(inherit, 120);
 		suite_add_tcase(s, inherit);
-	tcase_add_loop_test(inherit, trees_of_all_that_can_be_inherited, 0, trees);
+		tcase_add_loop_test(inherit, trees_of_all_that_can_be_inherited, 0, trees);
+	}
 	return run_suite(s);
 }

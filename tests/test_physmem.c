@@ -152,6 +152,44 @@ START_TEST(extents_merge)
 }
 END_TEST
 
+/*
+ * Strays that come and go take frames of a few runs, again and again: frame space does not run out, and what is freed is
+ * used again.  Those that stay keep theirs.
+ */
+START_TEST(strays_go_round)
+{
+	enum { N = BUDGET / 4, STAY = 8 };
+	vm_pfn_t stay[STAY], high = 0, pfn[N];
+	struct physmem_home all;
+	unsigned staying = 0;
+
+	begin();
+	for (unsigned round = 0; round < 4 * SPACE / N; round++) {
+		for (unsigned i = 0; i < N; i++) {
+			pfn[i] = physmem_alloc(0, PHYSMEM_OVERWRITE);
+			check(pfn[i] != 0);
+			high = MAX(high, pfn[i]);
+		}
+		/* One in each run, if it is not the same run every time. */
+		if (round % (1024 / N) == 0 && staying < STAY) {
+			stay[staying++] = pfn[0];
+			write_frame(pfn[0], staying);
+		} else {
+			physmem_free(pfn[0]);
+		}
+		physmem_free_many(pfn + 1, N - 1);
+	}
+	check(high < 4 * 512);
+	check(physmem_reserve(SPACE / 2, &all));
+	physmem_unreserve(&all);
+	for (unsigned i = 0; i < STAY; i++) {
+		check_frame(stay[i], i + 1);
+		physmem_free(stay[i]);
+	}
+	end();
+}
+END_TEST
+
 /* All frame space is somebody's home: strays are taken from there, and all of the budget comes. */
 START_TEST(space_exhausted)
 {
@@ -722,6 +760,7 @@ main(void)
 	tcase_set_timeout(tc, 60);
 	tcase_add_test(tc, homes);
 	tcase_add_loop_test(tc, extents_merge, 0, 4);
+	tcase_add_test(tc, strays_go_round);
 	tcase_add_test(tc, space_exhausted);
 	tcase_add_loop_test(tc, budget_is_hard, 0, 2);
 	tcase_add_test(tc, dirty_frame_wanted);
