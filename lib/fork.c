@@ -189,8 +189,9 @@ close_library(void)
 	}
 	alone_settle();
 	PROBE("fork: the library is empty");
-	vm_pin_close();
 	vm_pageout_hold();
+	/* It is the daemon who opens them. */
+	vm_pin_close();
 	io_drain();
 	pmap_hold();
 	vm_view_hold();

@@ -47,6 +47,10 @@
 #define LEAST_PAUSE_NS	((int64_t)200 * 1000)
 #define LOOK_NS		((int64_t)100 * 1000 * 1000)	/* are they in the way by now? */
 
+#define END_OF_ROUND	2u		/* looks at each object, in a row, without anybody who came: the first may have begun in its middle */
+
+enum { REST, THAWED, ROUND };
+
 static struct {
 	struct kmutex lock;		/* RANK_AWAY; guards the list, and object->away */
 	TAILQ_HEAD(, vm_object) list;
@@ -54,7 +58,7 @@ static struct {
 	pthread_t thread;
 	_Atomic bool stop;
 	char work;			/* its address: what the thread waits on */
-	_Atomic bool thawed;		/* no child sees our frames any more; the thread has not heard of it */
+	_Atomic uint32_t thawed;	/* REST; THAWED: no child sees our frames any more; ROUND: all are brought home for that */
 	_Atomic bool hold;		/* nobody is to move */
 	_Atomic int steps;		/* under way */
 } hc;
@@ -65,7 +69,7 @@ vm_homecoming_init(void)
 	kmutex_init(&hc.lock, RANK_AWAY);
 	TAILQ_INIT(&hc.list);
 	atomic_store(&hc.n, 0);
-	atomic_store(&hc.thawed, false);
+	atomic_store(&hc.thawed, REST);
 }
 
 void
@@ -243,18 +247,6 @@ step(bool *through)
 	return came;
 }
 
-/* A step, unless nobody is to move. */
-static uint32_t
-step_unless_held(bool *through)
-{
-	uint32_t came;
-
-	*through = false;
-	atomic_fetch_add(&hc.steps, 1);
-	came = atomic_load(&hc.hold) ? 0 : step(through);
-	atomic_fetch_sub(&hc.steps, 1);
-	return came;
-}
 
 void
 vm_homecoming_hold(bool hold)
@@ -270,63 +262,78 @@ vm_homecoming_forked(void)
 {
 	kmutex_init(&hc.lock, RANK_AWAY);
 	atomic_store(&hc.hold, false);
-	atomic_store(&hc.thawed, false);
+	atomic_store(&hc.thawed, REST);
 }
 
 void
 vm_homecoming_thawed(void)
 {
-	atomic_store(&hc.thawed, true);
+	atomic_store(&hc.thawed, THAWED);
 }
 
-/* What the thread knows. */
-struct round {
-	bool all;			/* everybody is to come home, since a thaw */
-	uint32_t quiet;			/* objects that were looked through in a row, and nobody came */
-};
+bool
+vm_homecoming_rest(void)
+{
+	bool rests;
+
+	/* Whoever decides to move somebody does so as part of a step. */
+	vm_homecoming_hold(true);
+	if (atomic_load(&hc.n) == 0)
+		atomic_store(&hc.thawed, REST);
+	rests = atomic_load(&hc.thawed) == REST;
+	vm_homecoming_hold(false);
+	return rests;
+}
 
 static bool
-is_time(struct round *r)
+is_time(void)
 {
-	if (atomic_exchange(&hc.thawed, false))
-		*r = (struct round){ .all = true };
 	if (physmem_is_low())
 		return false;
 	/* What is frozen again leaves a frame behind, and home may be frozen as well. */
-	return (r->all && !physmem_has_frozen()) || pmap_mappings() > pmap_mappings_max() / IN_THE_WAY;
+	return (atomic_load(&hc.thawed) != REST && !physmem_has_frozen()) || pmap_mappings() > pmap_mappings_max() / IN_THE_WAY;
 }
 
-/* How long to rest after it. */
-static int64_t
-one_step(struct round *r)
+/* A step, if it is time, and unless nobody is to move.  *quiet: see END_OF_ROUND.  => is another one due soon? */
+static bool
+try_step(uint32_t *quiet)
 {
-	uint64_t began = sys_clock();
-	bool through;
-	uint32_t came = step_unless_held(&through);
+	uint32_t fresh = THAWED, all = ROUND;
+	bool through = false, soon = false;
 
-	r->quiet = came != 0 ? 0 : r->quiet + through;
-	/* The first look at each may have begun in the middle. */
-	if (r->quiet > 2 * atomic_load(&hc.n))
-		r->all = false;
-	if (came == 0 && !r->all)
-		return LOOK_NS;
-	return MAX((int64_t)(sys_clock() - began) * (DUTY - 1), LEAST_PAUSE_NS);
+	atomic_fetch_add(&hc.steps, 1);
+	if (!atomic_load(&hc.hold) && is_time()) {
+		if (atomic_compare_exchange_strong(&hc.thawed, &fresh, ROUND))
+			*quiet = 0;
+		soon = step(&through) != 0;
+		*quiet = soon ? 0 : *quiet + through;
+		if (*quiet > END_OF_ROUND * atomic_load(&hc.n))
+			(void)atomic_compare_exchange_strong(&hc.thawed, &all, REST);
+		soon |= atomic_load(&hc.thawed) != REST;
+	}
+	atomic_fetch_sub(&hc.steps, 1);
+	return soon;
 }
 
 static void *
 homecoming(void *arg)
 {
-	struct round round = { 0 };
+	uint32_t quiet = 0;
 	int64_t pause = 0;
 
 	(void)arg;
 	while (!atomic_load(&hc.stop)) {
 		uint32_t ticket = event_prepare(&hc.work);
 		bool none = atomic_load(&hc.n) == 0;
+		uint64_t began;
 
 		if (!atomic_load(&hc.stop) && (none || pause > 0))
 			(void)event_wait(&hc.work, ticket, none ? EVENT_FOREVER : pause);
-		pause = !none && is_time(&round) ? one_step(&round) : LOOK_NS;
+		began = sys_clock();
+		if (!none && try_step(&quiet))
+			pause = MAX((int64_t)(sys_clock() - began) * (DUTY - 1), LEAST_PAUSE_NS);
+		else
+			pause = LOOK_NS;
 	}
 	return NULL;
 }
@@ -335,9 +342,14 @@ homecoming(void *arg)
 uint32_t
 vm_homecoming_step(void)
 {
+	uint32_t came = 0;
 	bool through;
 
-	return step_unless_held(&through);
+	atomic_fetch_add(&hc.steps, 1);
+	if (!atomic_load(&hc.hold))
+		came = step(&through);
+	atomic_fetch_sub(&hc.steps, 1);
+	return came;
 }
 #endif
 

@@ -207,6 +207,8 @@ int vm_homecoming_start(void);				/* the thread; 0 or -errno */
 void vm_homecoming_stop(void);
 void vm_homecoming_hold(bool);				/* have nobody moved, or go on */
 void vm_homecoming_thawed(void);			/* no child sees our frames any more */
+/* Is nobody going to move, unless there is a thaw, or mappings run short?  => not held, and not about to be */
+bool vm_homecoming_rest(void);
 void vm_homecoming_forked(void);			/* in a child */
 #ifdef VMF_TESTING
 uint32_t vm_homecoming_step(void);			/* bring a few home; how many.  => no object locked */

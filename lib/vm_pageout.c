@@ -45,6 +45,7 @@
 #include "vm_pager.h"
 #include "vm_view.h"
 #include "vm_pdpolicy.h"
+#include "vm_pin.h"
 #include "vm_publish.h"
 
 #define NWASHES			32	/* transfers in flight */
@@ -455,7 +456,7 @@ run(void *arg)
 			 */
 			event_wake(&physmem_freed);
 		} else if (!atomic_load(&pd.stop)) {
-			int64_t wait = sooner(physmem_trim(), fork_live_tend());
+			int64_t wait = sooner(sooner(physmem_trim(), fork_live_tend()), vm_pin_tend());
 
 			set_asleep(true);
 			hold_rest(&pd.hold);

@@ -28,21 +28,29 @@
  *
  * MAPPINGS.  When they run short any page may be forgotten that is not held (pmap_budget.c), or moved (vm_homecoming.c).
  * That begins when a good part of the budget is used, so they are closed before; each way out of the library looks.
+ *
+ * After a fork frames change under pages, and views come and go.  When no child sees our frames any more, and all that was
+ * away is home, pins are opened again.  A child's frames are never its own alone: it has none.
  */
 
 #include "vm_pin.h"
 
 #include <stdatomic.h>
 
+#include "kern/event.h"
 #include "kern/probe.h"
 #include "kern/sys.h"
+#include "physmem.h"
 #include "pmap.h"
 #include "vm_fault.h"
 #include "vm_map.h"
+#include "vm_object.h"
+#include "vm_view.h"
 
 #define SLOTS		256u		/* a power of two */
 #define TRIES		4u		/* slots that are tried for one pin */
-#define SHARE		64u		/* of the budget of mappings: so many, and they are closed */
+#define SHARE		64u		/* of the budget of mappings: so many, and they are closed; half of them, and they may be opened */
+#define AGAIN_NS	((int64_t)250 * 1000 * 1000)
 
 enum { FREE, TAKEN, LIGHT, MOVING, HELD };
 
@@ -53,6 +61,7 @@ static struct slot {
 } __attribute__((__aligned__(32))) slot[SLOTS];
 
 static struct vm_map *_Atomic map;		/* constant from the first opening on; null: there was none */
+static _Atomic bool wanted;		/* they may be opened again */
 static _Atomic uint32_t open_state;	/* FREE: closed; LIGHT: open; MOVING: being closed */
 
 /* Each thread has its own TLS, some pages from the next one's. */
@@ -68,6 +77,7 @@ void
 vm_pin_open(struct vm_map *m)
 {
 	map = m;
+	atomic_store(&wanted, true);
 	atomic_store(&open_state, LIGHT);
 }
 
@@ -170,6 +180,32 @@ vm_pin_close(void)
 }
 
 void
+vm_pin_close_for_good(void)
+{
+	atomic_store(&wanted, false);
+	vm_pin_close();
+}
+
+int64_t
+vm_pin_tend(void)
+{
+	uint32_t expected = FREE;
+
+	/* Children see the frames: what is written moves, or is in views. */
+	if (!atomic_load(&wanted) || is_open() || physmem_has_frozen() ||
+	    pmap_mappings() > pmap_mappings_max() / (2 * SHARE))
+		return EVENT_FOREVER;
+	if (vm_view_any() || !vm_homecoming_rest())
+		return AGAIN_NS;
+	(void)atomic_compare_exchange_strong(&open_state, &expected, LIGHT);
+	PROBE("vm_pin: open again");
+	/* He who wants none ever again may have come between. */
+	if (!atomic_load(&wanted))
+		vm_pin_close();
+	return EVENT_FOREVER;
+}
+
+void
 vm_pin_look(void)
 {
 	if (is_open() && pmap_mappings() > pmap_mappings_max() / SHARE)
@@ -179,6 +215,7 @@ vm_pin_look(void)
 void
 vm_pin_reset(void)
 {
+	atomic_store(&wanted, false);
 	atomic_store(&open_state, FREE);
 	for (uint32_t i = 0; i < SLOTS; i++)
 		atomic_store(&slot[i].state, FREE);

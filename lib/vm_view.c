@@ -298,6 +298,12 @@ vm_view_open(struct faultstate *fs, struct vm_object *c)
 }
 
 bool
+vm_view_any(void)
+{
+	return atomic_load(&vv.n) != 0;
+}
+
+bool
 vm_view_may_read(const struct vm_page *m, bool below)
 {
 	const struct vm_view *v = view_of(m);

@@ -83,6 +83,7 @@ void vm_view_cut(struct vm_object *, vm_pindex_t lo, vm_pindex_t hi, struct vm_o
 void vm_view_still(struct vm_object *);
 /* Memory is short: bring some home.  false: there is nothing.  => nothing locked */
 bool vm_view_reclaim(void);
+bool vm_view_any(void);			/* is there one?  A moment's truth */
 void vm_view_hold(void);		/* have the keeper stand still: no view is busy by it */
 void vm_view_go_on(void);
 void vm_view_thawed(void);		/* frames are frozen no longer: what was left alone can come home */

@@ -166,7 +166,7 @@ take(uintptr_t addr, size_t size, int prot, int flags, int fd, uint64_t offset)
 		if (error == 0 && prot != (PROT_READ | PROT_WRITE))
 			error = vmf_protect(p, size, prot);
 	} else {
-		vm_pin_close();
+		vm_pin_close_for_good();
 		error = vmf_map_file(VMF_TASK_DEFAULT, &p, size, fixed | VMF_MAP_PRIVATE, fd, offset, prot);
 		if (error == 0 && !note_file((uintptr_t)p, (uintptr_t)p + size)) {
 			(void)vmf_unmap(p, size);

@@ -301,6 +301,8 @@ linger(void *arg)
 	check(read(g->fd[0], &c, 1) == 0);
 }
 
+#define FEW	31u	/* one page of so many is written */
+
 /* Every fourth page is missing, lest the kernel be left to copy: it would leave pages where they are. */
 #define FOREACH_PAGE(i)	for (size_t i = 0; i < SET; i++) if (i % 4 != 3)
 
@@ -339,12 +341,13 @@ START_TEST(all_come_home_after_a_fork)
 		expect(pipe(g.fd), 0);
 		pid = forked(linger, &g);
 		FOREACH_PAGE(i) {
-			if (i % 7 == key) {
+			/* Not so many that all of a leaf is copied (vm_own.c). */
+			if (i % FEW == key) {
 				fill(p + i * PG, PG, mix(key, i));
 				written++;
 			}
 		}
-		check(mappings(p) >= few + written);
+		check(mappings(p) > few + written / 2);
 		(void)close(g.fd[0]);
 		(void)close(g.fd[1]);
 		expect_good(pid);
@@ -353,7 +356,7 @@ START_TEST(all_come_home_after_a_fork)
 				die("%llu mappings, not %llu", (unsigned long long)STAT(mappings), (unsigned long long)few);
 		check(STAT(v_homed) >= homed + written);
 		FOREACH_PAGE(i)
-			check_fill(p + i * PG, PG, mix(i % 7 <= key ? i % 7 : 0, i));
+			check_fill(p + i * PG, PG, mix(i % FEW <= key ? i % FEW : 0, i));
 		audit();
 	}
 	stop();
