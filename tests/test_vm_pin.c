@@ -12,11 +12,14 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "kern/event.h"
 #include "kern/probe.h"
+#include "physmem.h"
 #include "pmap.h"
 #include "suite.h"
 #include "support.h"
 #include "task.h"
+#include "vm_object.h"
 #include "vm_pin.h"
 
 enum { PAGES = 8, THREADS = 4, ROUNDS = SANITIZED ? 300 : 3000, RW = VMF_PROT_READ | VMF_PROT_WRITE };
@@ -108,7 +111,7 @@ START_TEST(closing_makes_them_holds)
 	uint32_t pin = take(p + PG, PG + 1, RW);
 
 	ck_assert_uint_ne(pin, 0);
-	vm_pin_close();
+	vm_pin_close_for_good();
 	ck_assert(!is_wired(p) && is_wired(p + PG) && is_wired(p + 2 * PG) && !is_wired(p + 3 * PG));
 	ck_assert_uint_eq(take(p, 1, VMF_PROT_READ), 0);
 	/* Whoever takes rights away leaves them alone. */
@@ -123,6 +126,43 @@ START_TEST(closing_makes_them_holds)
 }
 END_TEST
 
+/* Can p be pinned? */
+static bool
+is_open(const char *p)
+{
+	uint32_t pin = take(p, 1, VMF_PROT_READ);
+
+	return pin != 0 && vm_pin_end(pin);
+}
+
+START_TEST(they_are_opened_again)
+{
+	char *p = touched(PAGES);
+	uint32_t id = 0;
+
+	/* The daemon does what is done here; it may be first. */
+	vm_pin_close();
+	ck_assert_int_eq(vm_pin_tend(), EVENT_FOREVER);
+	ck_assert(is_open(p));
+
+	/* Not while somebody else sees the frames. */
+	expect(physmem_freeze(&id), 0);
+	physmem_freeze_end();
+	vm_pin_close();
+	ck_assert_int_eq(vm_pin_tend(), EVENT_FOREVER);
+	ck_assert(!is_open(p));
+	physmem_thaw(id);
+	vm_homecoming_thawed();
+	ck_assert_int_eq(vm_pin_tend(), EVENT_FOREVER);
+	ck_assert(is_open(p));
+
+	vm_pin_close_for_good();
+	ck_assert_int_eq(vm_pin_tend(), EVENT_FOREVER);
+	ck_assert(!is_open(p));
+	end();
+}
+END_TEST
+
 /* Closed while a pin is being taken. */
 static const char *when;
 
@@ -130,7 +170,7 @@ static void
 close_there(const char *place)
 {
 	if (strcmp(place, when) == 0)
-		vm_pin_close();
+		vm_pin_close_for_good();
 }
 
 START_TEST(closing_comes_before_or_after)
@@ -211,7 +251,7 @@ START_TEST(no_call_meets_a_page_without_rights)
 	for (int i = 0; i < THREADS; i++)
 		ck_assert_int_eq(pthread_create(&t[i], NULL, reader, p), 0);
 	for (int i = 0; i < ROUNDS || light < ROUNDS || heavy < ROUNDS; i++) {
-		vm_pin_close();
+		vm_pin_close_for_good();
 		expect(vmf_advise(p, PAGES * PG, VMF_ADVICE_COLD), 0);
 		vm_pin_open(map);
 		/* Some of them find their pages as they should be. */
@@ -221,7 +261,7 @@ START_TEST(no_call_meets_a_page_without_rights)
 	over = true;
 	for (int i = 0; i < THREADS; i++)
 		ck_assert_int_eq(pthread_join(t[i], NULL), 0);
-	vm_pin_close();
+	vm_pin_close_for_good();
 	for (size_t i = 0; i < PAGES; i++)
 		ck_assert(!is_wired(p + i * PG));
 	audit();
@@ -240,6 +280,7 @@ suite(void)
 	tcase_add_test(tc, what_has_its_rights_is_pinned);
 	tcase_add_test(tc, what_is_pinned_is_not_unmapped);
 	tcase_add_test(tc, closing_makes_them_holds);
+	tcase_add_test(tc, they_are_opened_again);
 	tcase_add_test(tc, closing_comes_before_or_after);
 	tcase_add_test(tc, too_many_are_none);
 	tcase_add_test(tc, no_call_meets_a_page_without_rights);
