@@ -86,12 +86,12 @@ commit(struct heap_call *c)
 /*
  * An address is a wish: to make what lies before it larger.  What is a leaf (2 MB) or more gets whole ones, of which the rest is
  * never touched: after a fork the writers of a whole leaf are served by the kernel, those of a part by a fault for each
- * page.
+ * page.  Not with 32 bits, where jemalloc unmaps what it mapped, the rest would stay, and addresses are few.
  */
 static int
 map(struct heap_call *c)
 {
-	size_t whole = c->size < LEAF ? c->size : (c->size + LEAF - 1) & ~(LEAF - 1);
+	size_t whole = sizeof(void *) < 8 || c->size < LEAF ? c->size : (c->size + LEAF - 1) & ~(LEAF - 1);
 	int error = c->addr != NULL ? vmf_allocate(VMF_TASK_DEFAULT, &c->addr, c->size, VMF_FIXED) : -EEXIST;
 
 	if (error != 0 && whole > c->size)
