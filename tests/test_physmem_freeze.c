@@ -227,6 +227,73 @@ START_TEST(there_are_so_many)
 }
 END_TEST
 
+/* 1 went after the first freeze, 2 after the second: they are ours again, once, and go again as those that never went. */
+START_TEST(what_was_superseded_is_taken_back)
+{
+	uint32_t id[2];
+
+	begin();
+	check(!physmem_take_back(at(1)));
+	id[0] = freeze();
+	physmem_free(at(1));
+	id[1] = freeze();
+	physmem_free(at(2));
+	expect_counts(FRAMES - 2, 0, 2, 2);
+	check(!physmem_take_back(at(0)) && !physmem_take_back(at(FRAMES)));
+	check(physmem_alloc(at(FRAMES), PHYSMEM_ZERO) == at(FRAMES) && !physmem_take_back(at(FRAMES)));
+	expect_counts(FRAMES - 2, 1, 2, 2);
+	for (vm_pfn_t i = 1; i <= 2; i++) {
+		check(physmem_take_back(at(i)));
+		expect_counts(FRAMES - 2 + i, 1, 2 - i, 2);
+		check(!physmem_take_back(at(i)));
+		check(physmem_is_frozen(at(i)));
+		check_frame(at(i), i);
+	}
+	/* Now it is the second freeze that may need 1 last. */
+	physmem_free(at(1));
+	expect_counts(FRAMES - 1, 1, 1, 2);
+	physmem_thaw(id[_i]);
+	check(!is_free(at(1)));
+	check_frame(at(1), 1);
+	physmem_thaw(id[!_i]);
+	check(is_free(at(1)) && !is_free(at(2)) && !physmem_is_frozen(at(2)));
+	check_frame(at(2), 2);
+	check(!physmem_take_back(at(1)));
+	end();
+}
+END_TEST
+
+/* It counts, and so it may be too many. */
+START_TEST(nothing_is_taken_back_over_the_budget)
+{
+	struct physmem_counts c;
+	vm_pfn_t other, last = 0;
+	uint32_t id;
+
+	begin();
+	id = freeze();
+	physmem_free(at(1));
+	while ((other = physmem_alloc(0, PHYSMEM_ZERO)) != 0)
+		last = other;
+	check(last != 0 && !physmem_take_back(at(1)));
+	expect_counts(FRAMES - 1, BUDGET - FRAMES + 1, 1, 1);
+	check(!is_free(at(1)));
+	physmem_free(last);
+	(void)physmem_flush(UINT32_MAX);
+	check(physmem_lend(1, 0) && !physmem_take_back(at(1)));
+	physmem_lend_end(1);
+	check(physmem_take_back(at(1)));
+	physmem_counts(&c);
+	check(c.used == BUDGET);
+	expect_counts(FRAMES, BUDGET - FRAMES, 0, 1);
+	physmem_thaw(id);
+	for (vm_pfn_t p = 1; p < SPACE; p++)
+		if (test_bit(pm.used, p) && (p < at(0) || p >= at(FRAMES)))
+			physmem_free(p);
+	end();
+}
+END_TEST
+
 static int
 refuse_mmap(enum sys_call call)
 {
@@ -295,6 +362,9 @@ START_TEST(inherited_frames_are_read_and_own_ones_lie_above)
 		check(c.used == 0 && c.dirty == 0);
 		physmem_free(theirs);		/* nothing to us */
 		check_frame(theirs, 0);
+		check(physmem_take_back(theirs));	/* nor was it ever gone */
+		physmem_counts(&c);
+		check(c.used == 0);
 		/* The home is where it was, from our first frame on; what is reserved now is beside it. */
 		own = physmem_alloc(at(0), PHYSMEM_ZERO);
 		check(own == at(0) && !physmem_is_inherited(own) && !physmem_is_frozen(own));
@@ -345,6 +415,8 @@ main(void)
 	tcase_add_loop_test(t, freezes_end_in_any_order, 0, 6);
 	tcase_add_test(t, a_freeze_can_be_made_wider);
 	tcase_add_test(t, there_are_so_many);
+	tcase_add_loop_test(t, what_was_superseded_is_taken_back, 0, 2);
+	tcase_add_test(t, nothing_is_taken_back_over_the_budget);
 	tcase_add_test(t, no_memory_for_it_changes_nothing);
 	tcase_add_test(t, common_frames_are_written_and_kept);
 	tcase_add_loop_test(t, inherited_frames_are_read_and_own_ones_lie_above, 0, 2);

@@ -514,6 +514,137 @@ START_TEST(kernel_refuses)
 }
 END_TEST
 
+static const struct pmap_away away[] = { { 3, OTHER + 5 }, { 4, OTHER + 6 }, { LEAF - 1, OTHER + 1 } };
+
+static bool
+open_with_away(size_t l)
+{
+	bool ok = pmap_view_open(pmap, va(l * LEAF), HOME + (vm_pfn_t)(l * LEAF), 1, away, nitems(away));
+
+	if (ok)
+		leaf[l] = (struct leaf){ .view = true, .rights = PTE_R | PTE_W };
+	for (size_t n = 0; n < nitems(away) && ok; n++) {
+		leaf[l].changed[away[n].page] = true;
+		leaf[l].number[away[n].page] = away[n].pfn;
+	}
+	return ok;
+}
+
+static void
+check_others(void)
+{
+	for (vm_pfn_t f = OTHER; f < OTHER + 64; f++) {
+		vm_pfn_t *p = window_map(WINDOW_SOURCE, f, 1);
+
+		expect(*p, f);
+		window_unmap(p);
+	}
+}
+
+/* Pages that are in other frames: the view shows them as if they had been written to it, which neither frame was. */
+START_TEST(some_are_away)
+{
+	uint64_t state = 7;
+
+	begin(0);
+	op_fill(1, 3);
+	for (size_t n = 0; n < nitems(away); n++) {
+		pt_entry_t pte = PTE_MAKE(away[n].pfn, PTE_R);
+		uint32_t entered;
+
+		expect(pmap_enter(pmap, va(2 * LEAF + away[n].page), 1, &pte, 0, base, base, 0, &entered), KERN_SUCCESS);
+	}
+	if (pmap_has_views()) {
+		check(open_with_away(2));
+		check_all();
+		check_others();
+		op_close(2);
+		check_all();
+		op_end(&state, 2);
+		check(open_with_away(2));
+		check(write_number(2 * LEAF + 3, ++next_number));
+		leaf[2].number[3] = next_number;
+		op_write(&state, 2);
+		check_all();
+		op_close(2);
+		check_others();
+		op_end(&state, 2);
+		check_all();
+	}
+	end();
+}
+END_TEST
+
+/* Then there is no view, and nothing is left behind. */
+START_TEST(some_are_away_and_the_kernel_refuses)
+{
+	static const enum sys_call calls[] = { SYS_CALL_MMAP, SYS_CALL_PREAD, SYS_CALL_MREMAP };
+	unsigned maps;
+
+	begin(0);
+	op_fill(1, 3);
+	if (pmap_has_views()) {
+		pmap_remove(pmap, va(2 * LEAF), va(3 * LEAF));
+		maps = count_maps();
+		sys_inject = refuse;
+		refused_call = calls[_i];
+		refusals = 1;
+		check(!open_with_away(2));
+		expect(refusals, 0);
+		expect(count_maps(), maps);
+		expect(shown(2 * LEAF + 3), 0);
+		expect(pmap_extract(pmap, va(2 * LEAF)), 0);
+		check_all();
+		check(open_with_away(2));
+		check_all();
+	}
+	end();
+}
+END_TEST
+
+/* What is said of a leaf is good for it alone, and for some time, through which it need not be mapped. */
+START_TEST(views_are_avoided_for_some_time)
+{
+	unsigned times = 0;
+
+	begin(0);
+	pmap_view_avoid(pmap, base);
+	check(!pmap_view_avoided(pmap, base) && !pmap_wants_own(pmap, base));
+	op_fill(0, 3);
+	pmap_view_avoid(pmap, va(LEAF + 7));
+	check(pmap_view_avoided(pmap, va(LEAF)) && pmap_view_avoided(pmap, va(2 * LEAF - 1)));
+	check(!pmap_view_avoided(pmap, va(LEAF - 1)) && !pmap_view_avoided(pmap, va(2 * LEAF)));
+	for (; pmap_view_avoided(pmap, va(LEAF)); times++) {
+		check(pmap_wants_own(pmap, va(LEAF)));
+		op_fill(1, 1);
+		pmap_protect(pmap, base, va(PAGES - 1), VM_PROT_READ, 0);
+	}
+	check(times > 1 && times < 100);
+	check(!pmap_wants_own(pmap, va(LEAF)));
+	end();
+}
+END_TEST
+
+/* More than a few pages of it can be written. */
+START_TEST(leaves_that_are_written_want_their_own)
+{
+	bool wanted = false;
+	size_t n;
+
+	begin(0);
+	for (n = 0; n < LEAF && !wanted; n++) {
+		pt_entry_t pte = PTE_MAKE(HOME + (vm_pfn_t)n, PTE_R | PTE_W), read = PTE_MAKE(HOME + LEAF + (vm_pfn_t)n, PTE_R);
+		uint32_t entered;
+
+		expect(pmap_enter(pmap, va(n), 1, &pte, 0, base, base, 0, &entered), KERN_SUCCESS);
+		expect(pmap_enter(pmap, va(LEAF + n), 1, &read, 0, base, base, 0, &entered), KERN_SUCCESS);
+		wanted = pmap_wants_own(pmap, va(LEAF - 1));
+	}
+	check(wanted && n > 1 && n < LEAF / 8 && !pmap_wants_own(pmap, va(LEAF)));
+	end();
+}
+END_TEST
+
 int
 main(void)
 {
@@ -526,6 +657,10 @@ main(void)
 	tcase_add_test(tc, never_forgotten);
 	tcase_add_test(tc, several_at_once);
 	tcase_add_test(tc, kernel_refuses);
+	tcase_add_test(tc, some_are_away);
+	tcase_add_loop_test(tc, some_are_away_and_the_kernel_refuses, 0, 3);
+	tcase_add_test(tc, views_are_avoided_for_some_time);
+	tcase_add_test(tc, leaves_that_are_written_want_their_own);
 	suite_add_tcase(s, tc);
 	return run_suite(s);
 }
