@@ -13,6 +13,7 @@
 
 #include "fork.h"
 #include "gate_impl.h"
+#include "kern/alone.h"
 #include "shim.h"
 #include "signals.h"
 #include "stats.h"
@@ -201,7 +202,7 @@ int
 calls_start(bool *patched)
 {
 	struct gate_ops ops = { .managed = managed, .pin = pin, .unpin = unpin, .hook = hook, .thread = make_thread,
-	    .exec = limits_exec };
+	    .deaf = alone_is_ours, .exec = limits_exec };
 	static const int signals[] = { SIGSEGV, SIGBUS };
 	struct sigaction act, program;
 	struct gate_info info;

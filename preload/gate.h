@@ -65,6 +65,8 @@ struct gate_ops {
 	void (*exec)(bool begin);
 	/* A thread is about to be made, by this call, which the gate leaves alone.  May be null. */
 	void (*thread)(const struct gate_call *);
+	/* Is the calling thread none of the program's, with SIGSEGV and SIGBUS blocked in the kernel?  May be null. */
+	bool (*deaf)(void);
 	/* At most so many bytes are pinned for one transfer; longer ones are made in several.  0: any. */
 	size_t pin_max;
 	/* The kernel's actions for SIGSEGV and SIGBUS are those of the fault handler: see signals.h. */

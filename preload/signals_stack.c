@@ -208,9 +208,12 @@ signals_return(ucontext_t *uc)
 	uc->uc_flags &= ~FRAME_OURS;
 	if (ours && (uc->uc_stack.ss_sp != t->alt.ss_sp || uc->uc_stack.ss_size != t->alt.ss_size))
 		(void)signals_sigaltstack((uintptr_t)uc, &uc->uc_stack, &(stack_t){ 0 });
-	signals_set_blocked((mask & HIDDEN) | (ours ? 0 : signals_blocked()));
-	mask &= ~HIDDEN;
-	(void)gate_copy(&uc->uc_sigmask, &mask, sizeof(mask));
+	/* One that is deaf stays so, as far as it was where libc's setuid() interrupted it. */
+	if (gate_ops.deaf == NULL || !gate_ops.deaf()) {
+		signals_set_blocked((mask & HIDDEN) | (ours ? 0 : signals_blocked()));
+		mask &= ~HIDDEN;
+		(void)gate_copy(&uc->uc_sigmask, &mask, sizeof(mask));
+	}
 	uc->uc_stack = (stack_t){
 		.ss_sp = t->own != NULL ? (char *)t->own + PAGE : NULL,
 		.ss_size = t->own != NULL ? own_size() - PAGE : 0,

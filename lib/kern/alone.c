@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "kern/alone.h"
+#include "kern/probe.h"
 #include "kern/sys.h"
 
 #define DIR_LINKS	2		/* that any directory has */
@@ -18,15 +19,26 @@ alone_is_ours(void)
 	return mine;
 }
 
+void
+alone_settle(void)
+{
+	while (atomic_load(&begun) < atomic_load(&made))
+		sys_yield();
+}
+
 static void *
-begin(void *fn)
+begin(void *arg)
 {
 	void *(*run)(void *);
 
-	memcpy(&run, &fn, sizeof(run));
+	memcpy(&run, &arg, sizeof(run));
 	mine = true;
+	PROBE("alone: begins");
+	sys_block_all();
 	atomic_fetch_add(&begun, 1);
-	return run(NULL);
+	arg = run(NULL);
+	sys_unblock();
+	return arg;
 }
 
 int
@@ -37,11 +49,15 @@ alone_thread(pthread_t *thread, void *(*fn)(void *))
 	int error;
 
 	memcpy(&arg, &fn, sizeof(arg));
-	sys_block(&old);		/* it is born with the mask of who makes it */
+	/* It is born with the mask of who makes it, who may fault on managed memory here: begin() does the rest. */
+	sys_block(&old);
 	error = pthread_create(thread, NULL, begin, arg);
 	sys_setmask(&old);
-	atomic_fetch_add(&ours, error == 0);
-	atomic_fetch_add(&made, error == 0);
+	if (error == 0) {
+		atomic_fetch_add(&ours, 1);
+		atomic_fetch_add(&made, 1);
+		alone_settle();
+	}
 	return -error;
 }
 
@@ -58,13 +74,6 @@ alone_forked(void)
 	atomic_store(&ours, 0);
 	atomic_store(&made, 0);
 	atomic_store(&begun, 0);
-}
-
-void
-alone_settle(void)
-{
-	while (atomic_load(&begun) < atomic_load(&made))
-		sys_yield();
 }
 
 int

@@ -595,20 +595,36 @@ sys_raise_info(int sig, const siginfo_t *info)
 	return (int)CALL(SYS_rt_tgsigqueueinfo, sys_getpid(), sys_gettid(), sig, info);
 }
 
+#define BIT(sig)	((sys_sigset_t)1 << ((sig) - 1))
 /*
  * glibc's own: by it setuid() and its like change the identity of every thread, and wait for each; one that
  * blocks it, as a thread of ours would all its life, keeps them waiting for ever.
  */
 #define SIGSETXID	33
+#define SYNCHRONOUS	(BIT(SIGSEGV) | BIT(SIGBUS) | BIT(SIGILL) | BIT(SIGFPE) | BIT(SIGTRAP))
 
 void
 sys_block(sys_sigset_t *old)
 {
-#define BIT(sig)	((sys_sigset_t)1 << ((sig) - 1))
-	static const sys_sigset_t set = ~(BIT(SIGSEGV) | BIT(SIGBUS) | BIT(SIGILL) | BIT(SIGFPE) |
-	    BIT(SIGTRAP) | BIT(SIGSETXID));
-#undef BIT
-	long r = CALL(SYS_rt_sigprocmask, SIG_SETMASK, &set, old, sizeof(set));
+	static const sys_sigset_t set = ~(SYNCHRONOUS | BIT(SIGSETXID));
+	long r = CALL(SYS_rt_sigprocmask, SIG_BLOCK, &set, old, sizeof(set));
+
+	KASSERT(r == 0);
+}
+
+void
+sys_block_all(void)
+{
+	static const sys_sigset_t set = ~BIT(SIGSETXID);
+
+	sys_setmask(&set);
+}
+
+void
+sys_unblock(void)
+{
+	static const sys_sigset_t set = SYNCHRONOUS;
+	long r = CALL(SYS_rt_sigprocmask, SIG_UNBLOCK, &set, NULL, sizeof(set));
 
 	KASSERT(r == 0);
 }

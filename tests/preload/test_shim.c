@@ -463,6 +463,49 @@ START_TEST(all_threads_change_identity)
 }
 END_TEST
 
+/*
+ * A signal of its own
+ */
+
+static volatile int taken;
+static volatile pid_t taker;
+
+static void
+take(int sig)
+{
+	(void)sig;
+	taken++;
+	taker = gettid();
+}
+
+static bool
+kill_oneself(void *arg)
+{
+	static const int sigs[] = { SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGTRAP };
+	char *p = pages(64 * PAGE);
+
+	if (arg != NULL && setuid(getuid()) != 0)	/* a signal of libc's to every thread */
+		return false;
+	for (int i = 0; i < n_of(sigs); i++) {
+		signal(sigs[i], take);
+		taken = 0;
+		for (int n = 1; n <= 5000; n++) {
+			p[(size_t)n % 64 * PAGE]++;
+			if (kill(getpid(), sigs[i]) != 0 || taken != n || taker != getpid())
+				return false;
+		}
+	}
+	return true;
+}
+
+/* It is there when kill() returns, in the one thread that there is. */
+START_TEST(a_signal_to_oneself_has_come)
+{
+	ck_assert_int_eq(child(kill_oneself, NULL), 0);
+	ck_assert_int_eq(child(kill_oneself, (void *)1), 0);
+}
+END_TEST
+
 static void *
 leave(void *arg)
 {
@@ -784,6 +827,7 @@ main(void)
 	tcase_add_test(t, a_raw_fork_is_one);
 	tcase_add_test(t, exec_starts_afresh);
 	tcase_add_test(t, all_threads_change_identity);
+	tcase_add_test(t, a_signal_to_oneself_has_come);
 	if (!sees_functions_only())
 		tcase_add_test(t, the_last_thread_ends_the_process);
 	tcase_add_test(t, pages_can_be_protected);
