@@ -263,7 +263,6 @@ work(void *arg)
 {
 	(void)arg;
 	is_worker = true;
-	sys_unblock();			/* a callback may touch managed memory, whatever who made us had blocked */
 	kmutex_lock(&up.lock);
 	for (;;) {
 		struct request *r = TAILQ_FIRST(&up.queue);

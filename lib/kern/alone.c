@@ -34,10 +34,10 @@ begin(void *arg)
 	memcpy(&run, &arg, sizeof(run));
 	mine = true;
 	PROBE("alone: begins");
-	sys_block_all();
+	sys_deafen(true);
 	atomic_fetch_add(&begun, 1);
 	arg = run(NULL);
-	sys_unblock();
+	sys_deafen(false);
 	return arg;
 }
 

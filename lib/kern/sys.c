@@ -603,30 +603,24 @@ sys_raise_info(int sig, const siginfo_t *info)
 #define SIGSETXID	33
 #define SYNCHRONOUS	(BIT(SIGSEGV) | BIT(SIGBUS) | BIT(SIGILL) | BIT(SIGFPE) | BIT(SIGTRAP))
 
+static __thread bool deaf __attribute__((__tls_model__("initial-exec")));
+
 void
 sys_block(sys_sigset_t *old)
 {
-	static const sys_sigset_t set = ~(SYNCHRONOUS | BIT(SIGSETXID));
-	long r = CALL(SYS_rt_sigprocmask, SIG_BLOCK, &set, old, sizeof(set));
+	sys_sigset_t set = ~((deaf ? 0 : SYNCHRONOUS) | BIT(SIGSETXID));
+	long r = CALL(SYS_rt_sigprocmask, SIG_SETMASK, &set, old, sizeof(set));
 
 	KASSERT(r == 0);
 }
 
 void
-sys_block_all(void)
+sys_deafen(bool yes)
 {
-	static const sys_sigset_t set = ~BIT(SIGSETXID);
+	sys_sigset_t old;
 
-	sys_setmask(&set);
-}
-
-void
-sys_unblock(void)
-{
-	static const sys_sigset_t set = SYNCHRONOUS;
-	long r = CALL(SYS_rt_sigprocmask, SIG_UNBLOCK, &set, NULL, sizeof(set));
-
-	KASSERT(r == 0);
+	deaf = yes;
+	sys_block(&old);
 }
 
 void

@@ -113,17 +113,14 @@ uint64_t sys_clock(void);			/* monotonic nanoseconds */
 int sys_raise_info(int sig, const siginfo_t *);
 
 /*
- * Signal masks.  sys_block() blocks all but the synchronous signals (SEGV, BUS, ILL, FPE, TRAP) and libc's for
- * setuid(): a fault of ours is a bug and must be heard, not be a silent kill.  The old mask goes to *old, a kernel
- * sigset of 64 bits.  Of the synchronous ones what was blocked stays so: one that somebody sent, and that waits, is
- * not let in by it.
- *
- * sys_block_all(), in a thread of ours: the synchronous ones, too; sys_unblock() lets them in.
+ * Signal masks.  sys_block() blocks all but the synchronous signals (SEGV,
+ * BUS, ILL, FPE, TRAP, and libc's for setuid()): a fault of ours is a bug and must be heard, not be a silent
+ * kill.  The old mask goes to *old, a kernel sigset of 64 bits.  In a thread that is deaf it blocks these, too, but
+ * for libc's.  sys_deafen(): the calling one is so from now on (or no more), with that mask.
  */
 typedef uint64_t sys_sigset_t;
 void sys_block(sys_sigset_t *old);
-void sys_block_all(void);
-void sys_unblock(void);
+void sys_deafen(bool yes);
 void sys_setmask(const sys_sigset_t *);
 
 #endif
