@@ -444,7 +444,7 @@ START_TEST(block_leaves_the_synchronous_signals)
 	sigemptyset(&before);
 	sigaddset(&before, SIGUSR2);
 	sigaddset(&before, SIGRTMAX);
-	sigaddset(&before, SIGSEGV);	/* one that was sent may wait: it is not let in */
+	sigaddset(&before, SIGSEGV);	/* a fault with that blocked would be a silent kill */
 	sigprocmask(SIG_SETMASK, &before, NULL);
 	catch(SIGUSR1);
 	sys_block(&old);
@@ -454,7 +454,7 @@ START_TEST(block_leaves_the_synchronous_signals)
 	ck_assert_int_eq(handled, 0);
 	sigprocmask(SIG_SETMASK, NULL, &now);
 	for (size_t i = 0; i < nitems(heard); i++)
-		ck_assert_int_eq(sigismember(&now, heard[i]), heard[i] == SIGSEGV);
+		ck_assert_int_eq(sigismember(&now, heard[i]), 0);
 	ck_assert(sigismember(&now, SIGTERM) == 1 && sigismember(&now, SIGRTMIN) == 1);
 	sys_block(&in);			/* nests */
 	sys_setmask(&in);
