@@ -27,6 +27,7 @@
 #include <errno.h>
 #include <sys/mman.h>
 
+#include "kern/arena.h"
 #include "kern/assert.h"
 #include "kern/event.h"
 #include "kern/sys.h"
@@ -130,6 +131,7 @@ fork_live_forget(void)
 {
 	/* Those are the parent's to look after; the mappings stay, for they speak for us. */
 	live.mapping = NULL;
+	arena_mend(false);
 	while (live.n > 0)
 		(void)sys_close(live.gen[--live.n].token);
 }
@@ -150,11 +152,13 @@ fork_live_tend(void)
 	}
 	if (n != live.n)
 		vm_view_thawed();
-	if (n == 0 && live.n != 0)
+	if (n == 0 && live.n != 0) {
 		vm_homecoming_thawed();
+		arena_mend(true);
+	}
 	live.n = n;
 	if (n == 0)
-		return EVENT_FOREVER;
+		return arena_tend();
 	live.pause = MIN(2 * live.pause, SELDOM_NS);
 	return live.pause / 2;
 }

@@ -8,10 +8,8 @@
  *
  * An item comes from the list of freed ones, or else from where the newest
  * chunk was never used, or else a chunk is added: 64 KB, then 256 KB, then
- * 1 MB, then, from 4 MB on, 2 MB ever after, so that a small program stays
- * small and a large one makes few mappings.  Chunks of 2 MB are cut from ARENAS,
- * where the kernel is asked for huge pages: a fork has to copy a page table's
- * entry for every page of ours, and of these there are five hundred times fewer.
+ * 1 MB, then 2 MB ever after, in huge pages (arena.c), so that a small program stays
+ * small and a large one makes few mappings.
  * A fresh chunk is zeroed by the kernel and takes memory as it is touched; only items that were used before need to be cleared here.
  *
  * Poison (assertions of level 2): the first word of a freed item is the link
@@ -26,6 +24,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#include "kern/arena.h"
 #include "kern/assert.h"
 #include "kern/sys.h"
 #include "kern/types.h"
@@ -50,9 +49,7 @@
 #define CHUNK_HEADER	64
 #define CHUNK_FIRST	(64u << 10)
 #define CHUNK_MAX	(1u << 20)	/* of small pages */
-#define CHUNK_HUGE	(2u << 20)
-#define HUGE_FROM	(4u << 20)	/* bytes of a slab: what is small stays so */
-#define ARENA		((uintptr_t)(sizeof(void *) > 4 ? 64u : 8u) << 20)	/* a power of two */
+#define HUGE_FROM	(1u << 20)	/* bytes of a slab: what is small stays so */
 #define SPARES		16
 
 struct chunk {
@@ -144,54 +141,6 @@ kmem_trim(void)
 		asan_show(p, PAGE_SIZE);
 		(void)sys_munmap(p, PAGE_SIZE);
 	}
-}
-
-/*
- * Arenas
- */
-
-static _Atomic uintptr_t arena_next;	/* the next chunk; at the end of an arena, or 0: there is none */
-
-/* An aligned one; 0: the kernel refuses. */
-static uintptr_t
-arena_map(void)
-{
-	void *p = sys_mmap(NULL, 2 * ARENA, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-	uintptr_t start = (uintptr_t)p, base = (start + ARENA - 1) & ~(ARENA - 1);
-
-	if (sys_is_err(p))
-		return (0);
-	if (base != start)
-		(void)sys_munmap(p, base - start);
-	if (base != start + ARENA)
-		(void)sys_munmap((void *)(base + ARENA), start + ARENA - base);
-	(void)sys_madvise((void *)base, ARENA, MADV_HUGEPAGE);
-	return (base);
-}
-
-/* A chunk, aligned; null: the kernel refuses. */
-static void *
-arena_alloc(void)
-{
-	uintptr_t at = atomic_load(&arena_next), base;
-
-	for (;;) {
-		if (at % ARENA != 0) {
-			if (!atomic_compare_exchange_strong(&arena_next, &at, at + CHUNK_HUGE))
-				continue;
-			break;
-		}
-		base = arena_map();
-		if (base == 0)
-			return (NULL);
-		if (atomic_compare_exchange_strong(&arena_next, &at, base + CHUNK_HUGE)) {
-			at = base;
-			break;
-		}
-		(void)sys_munmap((void *)base, ARENA);
-	}
-	atomic_fetch_add_explicit(&kmem_total, CHUNK_HUGE, memory_order_acquire);
-	return ((void *)at);
 }
 
 void *
@@ -315,10 +264,12 @@ slab_init(struct slab *s, const char *name, size_t size, size_t align)
 static bool
 slab_grow(struct slab *s)
 {
-	struct chunk *c = s->chunk == CHUNK_HUGE ? arena_alloc() : NULL;
-	size_t size = c != NULL ? CHUNK_HUGE : MIN(s->chunk, CHUNK_MAX);
+	struct chunk *c = s->chunk == ARENA_CHUNK ? arena_alloc() : NULL;
+	size_t size = c != NULL ? ARENA_CHUNK : MIN(s->chunk, CHUNK_MAX);
 
-	if (c == NULL)
+	if (c != NULL)
+		atomic_fetch_add_explicit(&kmem_total, size, memory_order_relaxed);
+	else
 		c = kmem_alloc(size);
 	if (c == NULL)
 		return (false);
@@ -329,7 +280,7 @@ slab_grow(struct slab *s)
 	s->bump = (char *)c + CHUNK_HEADER;
 	s->bump_end = (char *)c + size;
 	asan_hide(s->bump, (size_t)(s->bump_end - s->bump));
-	s->chunk = s->chunk < CHUNK_MAX ? MIN(4 * s->chunk, CHUNK_MAX) : s->bytes < HUGE_FROM ? CHUNK_MAX : CHUNK_HUGE;
+	s->chunk = s->chunk < CHUNK_MAX ? MIN(4 * s->chunk, CHUNK_MAX) : s->bytes < HUGE_FROM ? CHUNK_MAX : (uint32_t)ARENA_CHUNK;
 	return (true);
 }
 
@@ -383,12 +334,17 @@ void
 slab_fini(struct slab *s)
 {
 	struct chunk *c, *next;
+	size_t size;
 
 	KASSERT(s->used == 0);
 	for (c = s->chunks; c != NULL; c = next) {
 		next = c->next;
 		asan_show(c, c->size);
-		kmem_free(c, c->size);
+		size = c->size;
+		if (arena_free(c))
+			atomic_fetch_sub_explicit(&kmem_total, size, memory_order_relaxed);
+		else
+			kmem_free(c, size);
 	}
 	s->chunks = s->free = NULL;
 	s->bump = s->bump_end = NULL;
