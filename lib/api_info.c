@@ -25,6 +25,7 @@
 #include "vm_object.h"
 #include "vm_page.h"
 #include "vm_pageout.h"
+#include "vm_view.h"
 #include "vmfault.h"
 
 /* Objects from this one down. */
@@ -112,7 +113,7 @@ page_bits(struct vm_map *map, struct vm_map_entry *e, vm_offset_t va)
 		if (m != NULL && !(m->flags & PG_FAKE)) {
 			bits |= VMF_PAGE_RESIDENT;
 			/* In a view it may be, and cannot be told from one that may be written. */
-			if ((m->flags & PG_MODIFIED) || ((m->flags & PG_VIEW) && o == e->map.object))
+			if ((m->flags & PG_MODIFIED) || (vm_page_is_viewed(m) && o == e->map.object))
 				bits |= VMF_PAGE_MODIFIED;
 		} else if (vm_object_paged_out(o, i)) {
 			bits |= VMF_PAGE_PAGED_OUT;

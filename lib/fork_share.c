@@ -40,6 +40,7 @@
 #include "vm_map.h"
 #include "vm_object.h"
 #include "vm_page.h"
+#include "vm_view.h"
 
 bool
 fork_can_share(void)
@@ -131,7 +132,7 @@ mark_range(struct vm_map *map, vm_offset_t va, vm_offset_t end)
 	for (; va < end && error == 0; va += PAGE_SIZE) {
 		struct vm_page *m = vm_page_lookup(o, entry_pindex(e, va));
 
-		if (m == NULL || (m->flags & (PG_FAKE | PG_VIEW)) || physmem_is_frozen(m->pfn))
+		if (m == NULL || (m->flags & PG_FAKE) || vm_page_is_viewed(m) || physmem_is_frozen(m->pfn))
 			error = -EAGAIN;
 		else if (!physmem_make_common(m->pfn))
 			error = -ENOMEM;

@@ -534,7 +534,7 @@ origin_of(const struct piece *p, size_t offset)
 		/* Pages of external objects are their own origin, in memory or not. */
 		if ((m != NULL && !(m->flags & PG_FAKE)) || vm_object_paged_out(o, i) ||
 		    !o->internal) {
-			viewed = m != NULL && (m->flags & PG_VIEW) && !vm_view_may_read(m, true);
+			viewed = m != NULL && vm_page_is_viewed(m) && !vm_view_may_read(m, true);
 			break;
 		}
 		next = o->shadow;

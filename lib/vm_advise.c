@@ -28,6 +28,7 @@
 #include "vm_advise.h"
 #include "vm_pager.h"
 #include "vm_readahead.h"
+#include "vm_view.h"
 
 #define FOREACH_ENTRY(e, map, s, end) \
 	for ((e) = vm_map_entry_ge((map), (s)); (e) != NULL && entry_start(e) < (end); \
@@ -135,7 +136,7 @@ blank(struct vm_object *o, vm_pindex_t lo, vm_pindex_t hi)
 		uint32_t n = 0;
 
 		do {
-			KASSERT(!(m->flags & (PG_FAKE | PG_VIEW)));
+			KASSERT(!(m->flags & PG_FAKE) && !vm_page_is_viewed(m));
 			m->flags = (uint16_t)((m->flags & ~(PG_FREE | PG_REFERENCED)) | PG_MODIFIED);
 			m = vm_page_lookup(o, ++i);
 			n++;

@@ -27,6 +27,7 @@
 #include "pmap.h"
 #include "vm_clean.h"
 #include "vm_meter.h"
+#include "vm_view.h"
 
 #define SYNC_WASHES	8				/* transfers of one vm_object_clean() */
 #define BEHIND_WASHES	16				/* ... of all vm_object_clean_begin()s */
@@ -395,8 +396,8 @@ may_join(struct vm_object *o, vm_pindex_t i)
 {
 	struct vm_page *m = vm_page_lookup(o, i);
 
-	return m != NULL && (m->flags & (PG_BUSY | PG_VIEW | PG_MODIFIED | PG_REFERENCED)) == PG_MODIFIED &&
-	    m->queue == PQ_INACTIVE ? m : NULL;
+	return m != NULL && (m->flags & (PG_BUSY | PG_MODIFIED | PG_REFERENCED)) == PG_MODIFIED &&
+	    m->queue == PQ_INACTIVE && !vm_page_is_viewed(m) ? m : NULL;
 }
 
 void

@@ -329,7 +329,7 @@ neighbour(struct faultstate *fs, struct vm_cluster *cl, vm_pindex_t q, struct vm
 	}
 	if (m != NULL) {
 		if ((m->flags & PG_BUSY) || (o == fs->object && at >= fs->limit) ||
-		    ((m->flags & PG_VIEW) && !vm_view_may_read(m, o != fs->first_object)))
+		    (vm_page_is_viewed(m) && !vm_view_may_read(m, o != fs->first_object)))
 			return 0;
 		vm_page_asked_for(m);
 		m->flags |= PG_REFERENCED;
@@ -345,7 +345,7 @@ neighbour(struct faultstate *fs, struct vm_cluster *cl, vm_pindex_t q, struct vm
 		return new_page(fs, cl, q, NULL);
 	if (fs->copied && below != NULL && q + o->shadow_offset < below->size) {
 		m = vm_page_lookup(below, q + o->shadow_offset);
-		if (m != NULL && !(m->flags & PG_BUSY) && (!(m->flags & PG_VIEW) || vm_view_may_read(m, true)))
+		if (m != NULL && !(m->flags & PG_BUSY) && (!vm_page_is_viewed(m) || vm_view_may_read(m, true)))
 			return new_page(fs, cl, q, m);
 	}
 	return 0;

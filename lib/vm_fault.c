@@ -412,7 +412,7 @@ fault_walk(struct faultstate *fs)
 				return wait_busy(fs, m, NULL);
 			}
 			KASSERT(!(m->flags & PG_FAKE));
-			if (m->flags & PG_VIEW) {
+			if (vm_page_is_viewed(m)) {
 				result = fault_viewed(fs);
 				if (result != KERN_SUCCESS)
 					return result;

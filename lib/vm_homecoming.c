@@ -39,6 +39,7 @@
 #include "pmap.h"
 #include "vm_meter.h"
 #include "vm_object.h"
+#include "vm_view.h"
 
 #define IN_THE_WAY	16		/* the share of the budget that so many mappings are */
 #define RUN_MAX		32u		/* pages that are taken from who maps them at once ... */
@@ -110,8 +111,8 @@ vm_object_strays_end(struct vm_object *o)
 static bool
 may_move(const struct vm_page *m)
 {
-	return m != NULL && !(m->flags & (PG_BUSY | PG_FAKE | PG_VIEW)) && m->wire_count == 0 && m->pfn != 0 &&
-	    !physmem_is_inherited(m->pfn) && !physmem_is_common(m->pfn);
+	return m != NULL && !(m->flags & (PG_BUSY | PG_FAKE)) && m->wire_count == 0 && m->pfn != 0 &&
+	    !vm_page_is_viewed(m) && !physmem_is_inherited(m->pfn) && !physmem_is_common(m->pfn);
 }
 
 /* Where the page should be and is not; 0: it is there, or has no home. */

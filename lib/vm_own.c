@@ -21,6 +21,7 @@
 #include "vm_meter.h"
 #include "vm_object.h"
 #include "vm_page.h"
+#include "vm_view.h"
 
 #define ROOM		8u		/* free frames that there must be, in leaves */
 
@@ -28,8 +29,8 @@
 static bool
 may_own(const struct vm_page *m, const struct vm_page *ours)
 {
-	return m != NULL && (!(m->flags & PG_BUSY) || m == ours) && !(m->flags & (PG_FAKE | PG_VIEW | PG_LAUNDRY | PG_FREE)) &&
-	    m->wire_count == 0 && physmem_is_frozen(m->pfn);
+	return m != NULL && (!(m->flags & PG_BUSY) || m == ours) && !(m->flags & (PG_FAKE | PG_LAUNDRY | PG_FREE)) &&
+	    m->wire_count == 0 && !vm_page_is_viewed(m) && physmem_is_frozen(m->pfn);
 }
 
 /* => nobody maps it.  false: there is no frame */

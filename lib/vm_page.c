@@ -15,6 +15,7 @@
 #include "vm_page.h"
 #include "vm_pageout.h"
 #include "vm_pdpolicy.h"
+#include "vm_view.h"
 #include "vm_written.h"
 
 const struct vm_pdpolicy *vm_page_policy = &vm_pdpolicy_warm;
@@ -138,7 +139,7 @@ vm_page_own(struct vm_page *m)
 	struct vm_object *o = m->object;
 	vm_pfn_t home = vm_object_home_frame(o, m->pindex), old = m->pfn, pfn;
 
-	KASSERT(kmutex_held(&o->lock) && !(m->flags & PG_VIEW));
+	KASSERT(kmutex_held(&o->lock) && !vm_page_is_viewed(m));
 	if (physmem_is_low())
 		vm_pageout_kick();
 	pfn = physmem_alloc(home, PHYSMEM_OVERWRITE);

@@ -43,7 +43,6 @@ enum vm_page_queue { PQ_NONE, PQ_ACTIVE, PQ_INACTIVE };
 #define PG_HOLE		0x800	/* O: made writable with its neighbours, over a hole of its file:
 				   MODIFIED only if it holds anything but zeros */
 #define PG_UNSTABLE	0x400	/* O: was put, but may not have survived if the pager's sync fails */
-#define PG_VIEW		0x8000	/* O: its frame holds what copies see; what is the object's is in a private view: vm_view.h */
 #define PG_AGE		0x7000	/* O: HOT: rollbacks that found it unwritten; else the last that found it written */
 #define PG_AGE_SHIFT	12
 

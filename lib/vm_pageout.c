@@ -145,7 +145,7 @@ judge(struct vm_page *m, bool desperate)
 	if ((m->flags & PG_BUSY) || (o->flags & OBJ_DEAD))
 		return HOPE;
 	/* What can be brought home has been, before the pass.  Of a frame of another process's nothing would be gained. */
-	if ((m->flags & PG_VIEW) || physmem_is_inherited(m->pfn) || physmem_is_common(m->pfn))
+	if (vm_page_is_viewed(m) || physmem_is_inherited(m->pfn) || physmem_is_common(m->pfn))
 		return REWIND;
 	/* A cut or a rollback wants what is there: not without need. */
 	if ((o->flags & (OBJ_CUT | OBJ_FROZEN)) && !desperate)
@@ -251,7 +251,7 @@ watch_run(struct vm_page *m)
 		vm_page_policy->watch(m);
 		m = vm_page_policy->next_to_watch();
 		/* Whose object it is cannot change if it is ours. */
-		more = m != NULL && m->object == o && m->pindex == hi && !(m->flags & (PG_BUSY | PG_VIEW));
+		more = m != NULL && m->object == o && m->pindex == hi && !(m->flags & PG_BUSY) && !vm_page_is_viewed(m);
 		kmutex_unlock(&vm_page_queue_lock);
 	} while (more && hi - lo < WATCH_RUN);
 	vm_object_unmap(o, lo, hi);
@@ -274,7 +274,7 @@ watch_some(struct pass *p)
 			continue;
 		}
 		o = m->object;
-		if (m->flags & (PG_BUSY | PG_VIEW)) {
+		if ((m->flags & PG_BUSY) || vm_page_is_viewed(m)) {
 			p->hopeful |= (m->flags & PG_BUSY) != 0;
 			tell(vm_page_policy->skip, m);
 		} else {

@@ -41,7 +41,6 @@
 #include "vm_meter.h"
 #include "vm_pager.h"
 #include "vm_view_impl.h"
-#include "vm_written.h"
 
 #define GROUP_SHARE	2u		/* a group is made where there are so many times as many views already */
 #define LEAVE_SHARE	16u		/* of the budget: so much stays for others */
@@ -92,8 +91,14 @@ view_of(const struct vm_page *m)
 {
 	struct vm_view *v = vv_in(m->object, m->pindex, m->pindex + 1);
 
-	KASSERT(v != NULL && (m->flags & PG_VIEW));
+	KASSERT(v != NULL);
 	return v;
+}
+
+bool
+vm_page_in_view(const struct vm_page *m)
+{
+	return vv_in(m->object, m->pindex, m->pindex + 1) != NULL;
 }
 
 /*
@@ -131,12 +136,14 @@ vm_view_row(struct vm_object *o, vm_pindex_t lo, uint32_t pages, const struct vm
 	void *page[BATCH];
 	vm_pfn_t pfn = 0;
 
+	if (vv_in(o, lo, lo + pages) != NULL)
+		return 0;
 	for (uint32_t k = 0, n; k < pages; k += n) {
 		n = MIN(BATCH, pages - k);
 		if (radix_run(&o->pages, lo + k, n, page) != n)
 			return 0;
 		for (uint32_t i = 0; i < n; i++)
-			__builtin_prefetch(page[i], 1);
+			__builtin_prefetch(page[i]);
 		for (uint32_t i = 0; i < n; i++) {
 			const struct vm_page *m = page[i];
 
@@ -147,25 +154,6 @@ vm_view_row(struct vm_object *o, vm_pindex_t lo, uint32_t pages, const struct vm
 		}
 	}
 	return pfn;
-}
-
-void
-vv_mark(struct vm_view *v, bool on, const uint64_t *changed, bool all)
-{
-	struct vm_object *o = v->object;
-	void *page[BATCH];
-
-	for (uint32_t k = 0, n; k < PMAP_LEAF_PAGES; k += n) {
-		n = radix_run(&o->pages, vv_first(v) + k, MIN(BATCH, PMAP_LEAF_PAGES - k), page);
-		for (uint32_t i = 0; i < n; i++) {
-			struct vm_page *m = page[i];
-
-			KASSERT(!(m->flags & PG_VIEW) == on);
-			m->flags = (uint16_t)((m->flags ^ PG_VIEW) | PG_REFERENCED);
-			if (all || (changed != NULL && vv_is_set(changed, k + i)))
-				vm_written_modify(m);
-		}
-	}
 }
 
 static void
@@ -217,7 +205,6 @@ open_run(struct faultstate *fs, vm_offset_t va, vm_pindex_t lo, vm_pfn_t pfn, ui
 		v[i]->pmap = fs->map->pmap;
 		v[i]->va = va + i * LEAF_SIZE;
 		v[i]->populated = populated;
-		vv_mark(v[i], true, NULL, false);
 		link_view(v[i]);
 	}
 	atomic_store(&vv.opened, sys_clock());

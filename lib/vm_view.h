@@ -5,8 +5,10 @@
 /*
  * Private views of a copied object: see vm_view.c.
  *
- * While a page is viewed (PG_VIEW) its frame holds what the object's copies see, and the kernel what the
- * object's own mapping sees.  Whoever wants the object's page brings it home first.
+ * While a page is viewed its frame holds what the object's copies see, and the kernel what the
+ * object's own mapping sees.  Whoever wants the object's page brings it home first.  The object's
+ * views say which are viewed, and not the pages: after a fork() the first who writes to a page of ours waits for the
+ * kernel to copy it, and a leaf's pages fill eight.
  */
 
 #include "kern/types.h"
@@ -50,6 +52,12 @@ vm_pfn_t vm_view_row(struct vm_object *, vm_pindex_t lo, uint32_t n, const struc
  * false: nothing has changed.  => both locked, fs->m busy, the map locked
  */
 bool vm_view_open(struct faultstate *, struct vm_object *c);
+bool vm_page_in_view(const struct vm_page *);
+static inline bool
+vm_page_is_viewed(const struct vm_page *m)	/* => locked */
+{
+	return m->object->views.root != NULL && vm_page_in_view(m);
+}
 /* May page m be read as what it was when the view began?  => locked; viewed; `below': by a copy */
 bool vm_view_may_read(const struct vm_page *, bool below);
 /* Does its mapping have these rights already?  => as before */

@@ -24,6 +24,7 @@
 #include "vm_meter.h"
 #include "vm_pager.h"
 #include "vm_view_impl.h"
+#include "vm_written.h"
 
 #define BATCH		64u		/* pages at a time */
 #define TRIES		100u		/* to copy into frames, in all ... */
@@ -238,6 +239,26 @@ learn(const struct vm_view *v, const struct vm_object *copy, uint32_t written)
 		pmap_dense_set(v->pmap, v->va, dense);
 }
 
+/* What the mapping may touch again has been touched; and what was written, or may be from now on, is modified.  => locked */
+static void
+mark(const struct vm_view *v, const uint64_t *changed, unsigned rights)
+{
+	void *page[BATCH];
+
+	for (uint32_t k = 0, n; k < PMAP_LEAF_PAGES; k += n) {
+		n = radix_run(&v->object->pages, vv_first(v) + k, MIN(BATCH, PMAP_LEAF_PAGES - k), page);
+		KASSERT(n != 0);
+		for (uint32_t i = 0; i < n; i++) {
+			struct vm_page *m = page[i];
+
+			if (rights != 0 || vv_is_set(changed, k + i))
+				m->flags |= PG_REFERENCED;
+			if ((rights & PTE_W) || vv_is_set(changed, k + i))
+				vm_written_modify(m);
+		}
+	}
+}
+
 enum kern_return
 vv_bring_home(struct vm_view *v)
 {
@@ -271,7 +292,7 @@ vv_bring_home(struct vm_view *v)
 			rights = 0;
 		pmap_view_end(v->pmap, v->va, rights);
 		learn(v, copy, telling ? vv_count(changed) : v->nchanged);
-		vv_mark(v, false, changed, rights & PTE_W);
+		mark(v, changed, rights);
 		vv_unlink(v);
 	}
 	vm_object_pip_done(o);
@@ -367,7 +388,6 @@ drop_or_keep(struct vm_object *o, vm_pindex_t lo, vm_pindex_t hi, bool dropping)
 		at = vv_first(v) + PMAP_LEAF_PAGES;
 		if (droppable == dropping && dropping) {
 			pmap_view_end(v->pmap, v->va, 0);
-			vv_mark(v, false, NULL, false);
 			vv_unlink(v);
 			slab_free(&vv.slab, v);
 		} else if (droppable == dropping) {

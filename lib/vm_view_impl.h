@@ -51,11 +51,11 @@ vv_first(const struct vm_view *v)
 	return (vm_pindex_t)v->node.key;
 }
 
-/* Is it in memory, at rest but for `ours', and only for those who map it?  => locked */
+/* It is in no view: is it in memory, at rest but for `ours', and only for those who map it?  => locked */
 static inline bool
 vv_may_view(const struct vm_page *m, const struct vm_page *ours)
 {
-	return m->wire_count == 0 && !(m->flags & (PG_FAKE | PG_LAUNDRY | PG_FREE | PG_VIEW)) &&
+	return m->wire_count == 0 && !(m->flags & (PG_FAKE | PG_LAUNDRY | PG_FREE)) &&
 	    (!(m->flags & PG_BUSY) || m == ours) && !physmem_is_common(m->pfn);
 }
 
@@ -77,8 +77,6 @@ void vv_mend_end(struct vm_object *, vm_pindex_t lo, const struct vm_view_mend *
 uint32_t vv_count(const uint64_t map[PMAP_LEAF_WORDS]);		/* bits that are set */
 /* The first view that has pages of [lo, hi), or null.  => locked */
 struct vm_view *vv_in(struct vm_object *, vm_pindex_t lo, vm_pindex_t hi);
-/* All pages of a view are viewed, or are not any more; those of `changed', or all, are written.  => locked */
-void vv_mark(struct vm_view *, bool on, const uint64_t *changed, bool all);
 void vv_unlink(struct vm_view *);		/* it is over.  => locked */
 /* The frames are what c shows, and not o: c must stay above o until the view is home.  => locked, c, too */
 void vv_owe(struct vm_view *, struct vm_object *c);
