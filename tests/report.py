@@ -275,8 +275,10 @@ class Report(unittest.TestCase):
         figures = self.file("figures", json.dumps(data or known()["bench_redis"]))
         self.assertEqual(self.report("--from", figures, "--readme", readme).stdout, "")
         picture = os.path.join(self.work, "readme/bench/bench_redis.svg")
+        picture = xml.etree.ElementTree.parse(picture).getroot()
+        self.assertEqual(picture.tag, "{http://www.w3.org/2000/svg}svg")	# or a browser does not draw it
         with open(readme, encoding="utf-8") as f:
-            return f.read(), " ".join(xml.etree.ElementTree.parse(picture).getroot().itertext())
+            return f.read(), " ".join(picture.itertext())
 
     def test_readme_has_the_tables_and_the_picture(self):
         filled, picture = self.fill(self.readme("\n".join(MARKS)))
