@@ -38,6 +38,15 @@ def standalone(figure):
          f'<rect class="f-paper" width="{width}" height="{height}"/>', body, "</svg>", ""])
 
 
+def beside(title, figures):
+    """Several as one, from left to right."""
+    out, x = [], 0
+    for width, _, _, body in figures:
+        out.append(f'<g transform="translate({x} 0)">\n{body}\n</g>')
+        x += width
+    return x, max(height for _, height, _, _ in figures), title, "\n".join(out)
+
+
 def inline(figure):
     """A figure as part of a page."""
     width, height, title, body = figure

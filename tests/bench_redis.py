@@ -52,6 +52,13 @@ class Benchmark(unittest.TestCase):
                 page = f.read()
             for what in rows:
                 self.assertIn(what, page)
+            p = run(sys.executable, REPORT, "--from", os.path.join(d, "bench_redis.json"), "--table")
+            self.assertEqual(p.returncode, 0, p.stderr)
+            for shape in "small keys", "large values":
+                table = p.stdout.split(f"A Redis server with 8M of {shape}:\n\n")[1].split("\n\n")[0].splitlines()
+                self.assertEqual(len(table), 2 + 6, p.stdout)
+                for line in table[2:]:
+                    self.assertNotIn("–", line.rsplit("|", 2)[0])	# a ratio to no bytes at all is none
 
     def full(self, row, unit):
         for side in "vmfault", "kernel":

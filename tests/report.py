@@ -22,6 +22,7 @@ REPORT = os.path.join(BENCH, "report")
 M, G = 1 << 20, 1 << 30
 MACHINE = {"cpu": "A <fast> & \"small\" CPU", "cores": 2, "kernel": "Linux 6.18.1", "memory": 8 * G,
            "virtual": True, "max_map_count": 65530, "bits": 64}
+MARKS = ("<!-- bench_redis, by bench/report --readme -->", "<!-- bench_redis ends -->")
 ENV = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
 VOID = {"meta", "br", "hr", "img", "input", "link"}
 
@@ -62,8 +63,14 @@ def fork_rows():
 
 
 def redis_rows():
-    yield row("small keys, BGSAVE: latest_fork_usec", 4 * G, 405, 40500)
-    yield row("small keys, BGSAVE: worst after it", 4 * G, 2, 4)
+    for size, us in ((G, 301), (4 * G, 405)):
+        for what, factor in (("latest_fork_usec", 1), ("worst, until its end", 20), ("worst after it", 0.25),
+                             ("99.9 % of the writes within", 10), ("time to its end", 1e4)):
+            yield row(f"small keys, BGSAVE: {what}", size, us * factor, us * factor * 100, vmfault_min=us / 2,
+                      vmfault_max=us * factor * 2)
+    yield row("large values, BGSAVE: latest_fork_usec", G, 303, 202)
+    yield {"what": "small keys, memory that a save takes besides", "size": 4 * G, "vmfault_us": None, "kernel_us": None,
+           "ratio": 9.5, "vmfault_bytes": 1216 * M, "kernel_bytes": 128 * M, "resident_bytes": 4 * G, "percent": 29.7}
     yield {"what": "mappings", "size": G, "vmfault_us": None, "kernel_us": None, "ratio": 1.5,
            "vmfault_count": 333, "kernel_count": 222, "unit": "mappings"}
 
@@ -211,8 +218,8 @@ class Report(unittest.TestCase):
     def test_page_has_its_figures(self):
         page, _ = self.page(known())
         drawn = re.findall(r"<title>([^<]*)</title>\n", self.page(known())[1])
-        self.assertEqual(len(drawn), 1 + 10, drawn)
-        self.assertEqual(sum(tag == "svg" for tag, _ in page.seen), 10)
+        self.assertEqual(len(drawn), 1 + 12, drawn)
+        self.assertEqual(sum(tag == "svg" for tag, _ in page.seen), 12)
         self.assertIn("second snapshot, 4G: 5.25 µs", page.text)
         self.assertIn("as dear as fork()", page.text)
         self.assertIn("sequential, 10 %: 0.706", page.text)
@@ -238,15 +245,101 @@ class Report(unittest.TestCase):
 
     def test_table_is_markdown(self):
         out = self.report("--from", self.keep(known()), "--table").stdout
-        lines = [l for l in out.splitlines() if l.startswith("|")]
+        lines = [re.sub(" +", " ", l) for l in out.splitlines() if l.startswith("|")]
         self.assertTrue(all(l.count("|") == 5 and l.endswith("|") for l in lines))
         for line in ("| 1G | 31.5 | 32256 | 0.00098 |", "| 10 % of the pages, random | 7070 | 10010 | 0.71 |",
                      "| longest stall of a second, median | 812 | 20480 | 0.040 |",
                      "| 10 % of the pages, sequential | 3030 | 10100 | 0.30 |", "| 256M | 215 | 13440 | 0.016 |",
-                     "| small keys, BGSAVE: latest_fork_usec | 405 | 40500 | 0.010 |",
+                     "| fork() holds the server up (latest_fork_usec) | 40.5 ms | 405 µs | 0.010 |",
                      "| swap in, warm | 4.75 | 0.512 | 9.28 |", "| | vmfault | `fork()` | ratio |"):
             self.assertIn(line, lines)
         self.assertFalse(os.path.exists(os.path.join(self.work, "json/report.html")))
+
+    def test_one_file_is_enough(self):
+        where = self.keep(known())
+        out = self.report("--from", os.path.join(where, "bench_rollback.json"), "--table").stdout
+        self.assertIn("rollback, 64 <dirty> pages", out)
+        self.assertNotIn("swap in", out)
+        other = self.file("other/name", json.dumps(known()["bench_redis"]))
+        self.report("--from", other)
+        with open(os.path.join(self.work, "other/report.html"), encoding="utf-8") as f:
+            self.assertIn("bench_rollback</code>: not run", f.read())
+
+    def readme(self, text):
+        path = self.file("readme/README.md", text)
+        os.makedirs(os.path.join(self.work, "readme/bench"), exist_ok=True)
+        return path
+
+    def fill(self, readme, data=None):
+        """=> what stands in it then, and the picture"""
+        figures = self.file("figures", json.dumps(data or known()["bench_redis"]))
+        self.assertEqual(self.report("--from", figures, "--readme", readme).stdout, "")
+        picture = os.path.join(self.work, "readme/bench/bench_redis.svg")
+        picture = xml.etree.ElementTree.parse(picture).getroot()
+        self.assertEqual(picture.tag, "{http://www.w3.org/2000/svg}svg")	# or a browser does not draw it
+        with open(readme, encoding="utf-8") as f:
+            return f.read(), " ".join(picture.itertext())
+
+    def test_readme_has_the_tables_and_the_picture(self):
+        filled, picture = self.fill(self.readme("\n".join(MARKS)))
+        lines = [re.sub(" +", " ", l) for l in filled.splitlines()]
+        at = lines.index("A Redis server with 4G of small keys:")
+        self.assertEqual([l for l in lines[at + 2:at + 10] if not l.startswith("|--")], [
+            "| | native | vmfault | ratio |",
+            "| fork() holds the server up (latest_fork_usec) | 40.5 ms | 405 µs | 0.010 |",
+            "| longest wait for a write while it saves | 810 ms | 8.1 ms | 0.010 |",
+            "| 99.9 % of the writes meanwhile take at most | 405 ms | 4.05 ms | 0.010 |",
+            "| longest wait for a write right after it | 10.1 ms | 101 µs | 0.010 |",
+            "| the save, from the command to its end | 405 s | 4.05 s | 0.010 |",
+            "| memory that the save takes besides | 128 MB | 1216 MB | 9.50 |"])
+        self.assertIn("A Redis server with 1G of large values:", lines)
+        self.assertIn("| fork() holds the server up (latest_fork_usec) | 202 µs | 303 µs | 1.50 |", lines)
+        self.assertIn("| the save, from the command to its end | – | – | – |", lines)
+        said = " ".join(lines)
+        for what in (MACHINE["cpu"], "2 cores (virtual)", "Linux 6.18.1", "3 rounds", "2026-11-23T09:30:00Z",
+                     "only the ratios mean something elsewhere", "bars reach", "](bench/bench_redis.svg)"):
+            self.assertIn(what, said)
+        for what in ("vmfault, small keys, 1G: 301 µs", "native, small keys, 4G: 40.5 ms",
+                     "native, large values, 1G: 202 µs", "vmfault, small keys, 4G: 8.1 ms"):
+            self.assertIn(what, picture)
+
+    def test_readme_is_kept_around_the_figures(self):
+        before, after = "# A\n\n| table | \\ |\n", "\n\n## B\n\nno newline"
+        readme = self.readme(before + MARKS[0] + "\nold figures\n" + MARKS[1] + after)
+        filled, _ = self.fill(readme)
+        self.assertTrue(filled.startswith(before + MARKS[0] + "\n") and filled.endswith("\n" + MARKS[1] + after))
+        self.assertNotIn("old figures", filled)
+        self.assertEqual(self.fill(readme)[0], filled)
+        data = known()["bench_redis"]
+        data["rows"] = [r for r in data["rows"] if r["size"] == G]
+        filled, picture = self.fill(readme, data)
+        for text in filled, picture:
+            self.assertIn("1G", text)
+            self.assertNotIn("4G", text)
+
+    def test_readme_without_marks_is_left_alone(self):
+        where = self.keep(known())
+        for text in ("", MARKS[0], MARKS[1] + MARKS[0], "".join(MARKS) * 2):
+            with self.subTest(text):
+                readme = self.readme(text)
+                p = self.report("--from", where, "--readme", readme, status=1)
+                self.assertRegex(p.stderr, r"^report: [^\n]*README.md does not have the marks[^\n]+\n$")
+                with open(readme, encoding="utf-8") as f:
+                    self.assertEqual(f.read(), text)
+        p = self.report("--from", os.path.join(where, "bench_fork.json"), "--readme", self.readme("".join(MARKS)), status=1)
+        self.assertEqual(p.stderr, "report: there are no figures of bench_redis\n")
+        self.assertEqual(os.listdir(os.path.join(self.work, "readme/bench")), [])
+
+    def test_our_readme_opens_with_them(self):
+        with open(os.path.join(BENCH, "../README.md"), encoding="utf-8") as f:
+            ours = f.read()
+        self.assertLess(ours.index(MARKS[0]), ours.index("\n## "))
+        self.assertIn("A Redis server with", ours[ours.index(MARKS[0]):ours.index(MARKS[1])])
+        picture = xml.etree.ElementTree.parse(os.path.join(BENCH, "bench_redis.svg")).getroot()
+        self.assertIn("small keys", " ".join(picture.itertext()))
+        filled, _ = self.fill(self.readme(ours))
+        self.assertEqual((filled.split(MARKS[0])[0], filled.split(MARKS[1])[1]),
+                         (ours.split(MARKS[0])[0], ours.split(MARKS[1])[1]))
 
     def fake(self, name, script):
         self.file(f"build/bench/{name}", "#!/bin/sh\n" + script, 0o755)
@@ -286,7 +379,9 @@ class Report(unittest.TestCase):
         os.mkdir(empty)
         for args in ([], ["--quick"], [empty, "--from", where], ["--from", where, "--quick"],
                      ["--bogus", where], [os.path.join(self.work, "nowhere")], [empty], ["--from", empty],
-                     ["--from", where, "--table", "--out", "x"], ["--from"], [where, "more"]):
+                     ["--from", where, "--table", "--out", "x"], ["--from", where, "--table", "--readme", "x"],
+                     ["--from", where, "--out", "y", "--readme", "x"], ["--readme", "x", where],
+                     ["--from", os.path.join(where, "nothing")], ["--from"], [where, "more"]):
             with self.subTest(args):
                 p = self.report(*args, status=2)
                 self.assertEqual(p.stdout, "")
@@ -302,6 +397,9 @@ class Report(unittest.TestCase):
                 where = os.path.dirname(self.file("bad/bench_fault.json", text))
                 p = self.report("--from", where, status=1)
                 self.assertRegex(p.stderr, r"^report: [^\n]*bench_fault.json is not the JSON of bench_fault[^\n]*\n$")
+        for text in ("", "[]", json.dumps({**good, "bench": "bench_nothing"})):
+            p = self.report("--from", self.file("one", text), status=1)
+            self.assertRegex(p.stderr, r"^report: [^\n]*one is not the JSON of a benchmark[^\n]*\n$")
         p = self.report("--from", self.keep(known()), "--out", os.path.join(self.work, "no/where"), status=1)
         self.assertRegex(p.stderr, r"^report: [^\n]+No such file or directory\n$")
 
