@@ -24,6 +24,7 @@
 #include <sys/mman.h>
 
 #include "kern/event.h"
+#include "kern/probe.h"
 #include "kern/sys.h"
 #include "kern/types.h"
 
@@ -75,6 +76,7 @@ take(struct arena *a)
 			;
 		if (i == CHUNKS)
 			return 0;
+		PROBE("arena: before a chunk is taken");
 	} while (!atomic_compare_exchange_strong(&a->used, &used, used | 1u << i));
 	return atomic_load(&a->base) + i * ARENA_CHUNK;
 }
