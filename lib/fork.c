@@ -237,7 +237,7 @@ take_rights(void)
 
 	FOREACH_MAP(map, i)
 		pmap_protect(map->pmap, map->base, map->end, VM_PROT_READ | VM_PROT_EXECUTE,
-		    PMAP_KEEP_WIRED | PMAP_KEEP_VIEWS);
+		    PMAP_KEEP_WIRED | PMAP_KEEP_VIEWS | PMAP_CUT);
 }
 
 static void

@@ -363,7 +363,7 @@ pmap_protect(struct pmap *pmap, vm_offset_t s, vm_offset_t e, vm_prot_t prot, un
 	struct limit run = { .any = false };
 
 	kmutex_lock(&pmap->lock);
-	pmap->epoch += !(prot & VM_PROT_WRITE);
+	pmap->epoch += (flags & PMAP_CUT) != 0;
 	for (size_t i = index_of(pmap, s); i < end; i = stop) {
 		const struct pmap_leaf *l;
 		size_t parked;
@@ -421,8 +421,15 @@ pmap_protect(struct pmap *pmap, vm_offset_t s, vm_offset_t e, vm_prot_t prot, un
 	kmutex_unlock(&pmap->lock);
 }
 
-void
-pmap_remove(struct pmap *pmap, vm_offset_t s, vm_offset_t e)
+static bool
+is_known(const struct pmap *pmap, const struct pmap_leaf *l)
+{
+	return (l->avoid != 0 && (int32_t)(l->avoid - pmap->epoch) >= 0) ||
+	    (l->dense != 0 && (int32_t)(l->dense - pmap->epoch) >= 0);
+}
+
+static void
+take_away(struct pmap *pmap, vm_offset_t s, vm_offset_t e, bool hints)
 {
 	size_t i = index_of(pmap, s), end = index_of(pmap, e);
 	bool any = false;
@@ -435,11 +442,23 @@ pmap_remove(struct pmap *pmap, vm_offset_t s, vm_offset_t e)
 	for (size_t k = i; any && k < end; k = (k | (PMAP_LEAF_PAGES - 1)) + 1) {
 		struct pmap_leaf *l = leaf_of(pmap, k);
 
-		if (l != NULL && l->nframe == 0)
+		if (l != NULL && l->nframe == 0 && (hints || !is_known(pmap, l)))
 			leaf_drop(pmap, k);
 	}
 	settle(pmap);
 	kmutex_unlock(&pmap->lock);
+}
+
+void
+pmap_remove(struct pmap *pmap, vm_offset_t s, vm_offset_t e)
+{
+	take_away(pmap, s, e, true);
+}
+
+void
+pmap_unmap(struct pmap *pmap, vm_offset_t s, vm_offset_t e)
+{
+	take_away(pmap, s, e, false);
 }
 
 void

@@ -84,7 +84,7 @@ struct pmap {
 	vm_size_t size;			/* constant */
 	struct pmap_dir **dir;		/* one for each GB; null where nothing is */
 	uint32_t ndir;			/* constant */
-	uint32_t epoch;			/* times that the right to write was taken from a range */
+	uint32_t epoch;			/* PMAP_CUTs: the clock of the hints */
 	bool dense;			/* the leaf that was looked at last was written all over */
 	uint32_t hand;			/* where forgetting goes on: a leaf's number */
 	uint64_t runs;			/* kernel mappings that the ptes make */
@@ -153,11 +153,14 @@ enum kern_return pmap_enter(struct pmap *, vm_offset_t va, uint32_t n, pt_entry_
 
 #define PMAP_KEEP_WIRED	1u	/* leave wired pages as they are */
 #define PMAP_KEEP_VIEWS	2u	/* ... and private views: nothing that is written there reaches a frame */
+#define PMAP_CUT	4u	/* it is for a snapshot or a fork: what is known of leaves (hints) grows older */
 
 /* Take rights away: keep at most prot in [s, e). */
 void pmap_protect(struct pmap *, vm_offset_t s, vm_offset_t e, vm_prot_t prot, unsigned flags);
 /* Forget the pages, wired or not, and make the range reserved address space. */
 void pmap_remove(struct pmap *, vm_offset_t s, vm_offset_t e);
+/* The same where something stays mapped, for the next fault to find: what is known of leaves stays known. */
+void pmap_unmap(struct pmap *, vm_offset_t s, vm_offset_t e);
 /* Keep at most prot for the page at va if the frame there is pfn.  Wired pages too. */
 void pmap_page_limit(struct pmap *, vm_offset_t va, vm_pfn_t pfn, vm_prot_t prot);
 /* The pte of va; 0 where nothing is. */

@@ -272,7 +272,7 @@ vm_map_copy_object(struct vm_map *map, struct vm_map_entry *e, bool symmetric, s
 		o->ref_count++;
 		e->needs_copy = true;
 		vm_object_keep_given(o);
-		vm_object_protect(o, 0, o->size, VM_PROT_READ | VM_PROT_EXECUTE, 0);
+		vm_object_protect(o, 0, o->size, VM_PROT_READ | VM_PROT_EXECUTE, PMAP_CUT);
 		vm_object_unlock(o);
 		*object = o;
 		return KERN_SUCCESS;

@@ -701,7 +701,7 @@ vm_object_copy(struct vm_object *o, vm_pindex_t lo, vm_pindex_t hi, struct vm_cu
 			wired = c->pages.count != 0;
 			link_copy(c, o, old);
 			vm_view_cut(o, lo, hi, old);
-			vm_object_protect(o, lo, hi, VM_PROT_READ | VM_PROT_EXECUTE, PMAP_KEEP_WIRED);
+			vm_object_protect(o, lo, hi, VM_PROT_READ | VM_PROT_EXECUTE, PMAP_KEEP_WIRED | PMAP_CUT);
 		} else {
 			unused = c;
 			result = KERN_RESOURCE_SHORTAGE;

@@ -136,7 +136,7 @@ vm_object_forget(struct vm_object *object, vm_pindex_t lo, vm_pindex_t hi)
 	if (alone)
 		LIST_FOREACH(map, &object->mappings, link)
 			if (mapping_range(map, lo, hi, &s, &e))
-				pmap_remove(map->pmap, s, e);
+				pmap_unmap(map->pmap, s, e);
 	krwlock_read_unlock(&vm_rmap_lock);
 	return alone;
 }

@@ -222,7 +222,7 @@ open_mended(struct faultstate *fs, vm_offset_t va, vm_pindex_t lo, bool passing)
 	if (!vv_mend(fs->first_object, lo, fs->m, &mend))
 		return false;
 	/* Those that have frames of their own are written; not while they are moved. */
-	pmap_remove(fs->map->pmap, va, va + LEAF_SIZE);
+	pmap_unmap(fs->map->pmap, va, va + LEAF_SIZE);
 	PROBE("vm_view: before a view of a row with gaps");
 	opened = open_run(fs, va, lo, mend.base, 1, passing, &mend);
 	vv_mend_end(fs->first_object, lo, &mend, opened);

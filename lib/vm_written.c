@@ -120,10 +120,10 @@ struct run {
 };
 
 static void
-protect(struct vm_object *o, struct run *r)
+protect(struct vm_object *o, struct run *r, unsigned pmap_flags)
 {
 	if (r->lo != r->hi)
-		vm_object_protect(o, r->lo, r->hi, VM_PROT_READ | VM_PROT_EXECUTE, PMAP_KEEP_WIRED);
+		vm_object_protect(o, r->lo, r->hi, VM_PROT_READ | VM_PROT_EXECUTE, PMAP_KEEP_WIRED | pmap_flags);
 	*r = (struct run){ 0, 0 };
 }
 
@@ -135,7 +135,7 @@ protect_later(struct vm_object *o, struct run *r, vm_pindex_t i)
 	} else if (r->lo != r->hi && i + 1 == r->lo) {
 		r->lo--;
 	} else {
-		protect(o, r);
+		protect(o, r, 0);
 		*r = (struct run){ i, i + 1 };
 	}
 }
@@ -173,5 +173,6 @@ vm_written_settle(struct vm_object *o, vm_pindex_t lo, vm_pindex_t hi)
 	}
 	if (whole)
 		run = hull;
-	protect(o, &run);
+	/* Once for all of them. */
+	protect(o, &run, PMAP_CUT);
 }

@@ -19,6 +19,7 @@
 #include "kern/probe.h"
 #include "kern/sys.h"
 #include "pmap.h"
+#include "vm_object.h"
 
 enum {
 	LEAF = PMAP_LEAF_PAGES, LEAVES = 3, N = LEAVES * LEAF,
@@ -173,6 +174,15 @@ mappings(void)
 	for (size_t i = 0; i < N; i++)
 		(void)((const volatile char *)mem)[i * PG];
 	return statistics().mappings;
+}
+
+/* Nothing moves any more, in memory that nobody looks at. */
+static void
+rest(void)
+{
+	for (uint64_t began = now_ms(); statistics().frames_superseded != 0 || !vm_homecoming_rest(); usleep(1000))
+		if (now_ms() - began > PATIENCE_MS)
+			die("%llu frames are superseded", (unsigned long long)statistics().frames_superseded);
 }
 
 /* Nobody else sees our frames any more, and as few mappings do as before. */
@@ -433,6 +443,7 @@ START_TEST(leaves_of_which_pages_were_held_are_copied_whole)
 	see(&k);
 	hold();
 	let_go(&k);
+	rest();
 	come_home(few);
 	/* It is remembered: the next time no view is opened, and the leaf is copied at its first write. */
 	k = child(NULL);

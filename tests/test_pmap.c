@@ -599,7 +599,7 @@ START_TEST(leaves_in_parts)
 	pmap_protect(pmap, base, base + PAGES * PG, VM_PROT_READ | VM_PROT_EXECUTE, 0);
 	expect(pmap_extract(pmap, va(8)) & PTE_PROT, PTE_R);
 	for (size_t n = 0; n < 8; n++)
-		pmap_protect(pmap, base, base + PG, VM_PROT_READ | VM_PROT_EXECUTE, 0);
+		pmap_protect(pmap, base, base + PG, VM_PROT_READ | VM_PROT_EXECUTE, PMAP_CUT);
 	/* The last look said: not all over. */
 	check(!pmap_dense(pmap, va(0)));
 	end();

@@ -617,10 +617,20 @@ START_TEST(views_are_avoided_for_some_time)
 	for (; pmap_view_avoided(pmap, va(LEAF)); times++) {
 		check(pmap_wants_own(pmap, va(LEAF)));
 		op_fill(1, 1);
-		pmap_protect(pmap, base, va(PAGES - 1), VM_PROT_READ, 0);
+		pmap_protect(pmap, base, va(PAGES - 1), VM_PROT_READ, PMAP_CUT);
+		/* What is unmapped for another reason says nothing. */
+		for (size_t i = 0; i < 100; i++)
+			pmap_protect(pmap, va(2 * LEAF), va(2 * LEAF + 1), VM_PROT_NONE, 0);
 	}
 	check(times > 1 && times < 100);
 	check(!pmap_wants_own(pmap, va(LEAF)));
+	/* Until it is unmapped for good. */
+	pmap_view_avoid(pmap, va(LEAF));
+	pmap_unmap(pmap, va(LEAF), va(2 * LEAF));
+	check(pmap_view_avoided(pmap, va(LEAF)));
+	pmap_remove(pmap, va(LEAF), va(2 * LEAF));
+	op_fill(1, 1);
+	check(!pmap_view_avoided(pmap, va(LEAF)));
 	end();
 }
 END_TEST
