@@ -20,6 +20,7 @@
 #include "testpager.h"
 #include "vm_meter.h"
 #include "vm_object.h"
+#include "vm_view.h"
 
 enum { PAGES = 12, PARTS = 4, CHAIN = 100 };
 
@@ -162,6 +163,8 @@ START_TEST(revokes_what_was_written)
 	for (size_t i = 0; i < MANY; i++)
 		p[i * PG] = 1;
 	(void)snap(p, MANY);
+	/* Calls of the keeper's, which brings views home, are others. */
+	vm_view_hold();
 	for (size_t i = 0; i < MANY; i += EVERY)
 		p[i * PG] = 2;
 	calls = COUNT(v_map_calls);
@@ -171,6 +174,7 @@ START_TEST(revokes_what_was_written)
 	calls = COUNT(v_map_calls);
 	(void)snap(p, MANY);
 	check(COUNT(v_map_calls) == calls);
+	vm_view_go_on();
 	stop();
 }
 END_TEST
