@@ -19,6 +19,7 @@
  */
 
 #include "kern/assert.h"
+#include "kern/probe.h"
 #include "physmem.h"
 #include "pmap.h"
 #include "vm_object.h"
@@ -55,7 +56,10 @@ have_again(vm_pfn_t pfn)
 
 	if (physmem_take_back(pfn))
 		return true;
-	got = physmem_is_unused(pfn, 1) ? physmem_alloc(pfn, PHYSMEM_OVERWRITE) : 0;
+	if (!physmem_is_unused(pfn, 1))
+		return false;
+	PROBE("vm_view_mend: a place is free");
+	got = physmem_alloc(pfn, PHYSMEM_OVERWRITE);
 	if (got != 0 && got != pfn)
 		physmem_free(got);
 	return got == pfn;
